@@ -1,0 +1,4 @@
+//! From files to batches: sources of images, augmentation, the loader.
+
+pub mod image;
+pub use image::{Image, ImageRef};

@@ -1,0 +1,7 @@
+//! Contrastive Disentangling, as a training engine.
+
+pub mod data;
+pub mod error;
+pub mod rng;
+
+pub use error::{Error, Result};
