@@ -1,7 +1,15 @@
 //! Contrastive Disentangling, as a training engine.
 
+pub mod autograd;
+pub mod backend;
 pub mod data;
 pub mod error;
+pub mod loss;
+pub mod model;
+pub mod nn;
+pub mod ops;
+pub mod optim;
 pub mod rng;
+pub mod tensor;
 
 pub use error::{Error, Result};

@@ -1,0 +1,66 @@
+//! Gradients by value: the only place where contributions add up.
+
+use super::Var;
+use crate::Result;
+use crate::backend::Backend;
+use crate::nn::ParamId;
+use crate::tensor::Tensor;
+
+/// Gradients of a walk along a tape.
+pub struct Grads<B: Backend> {
+    by_var: Vec<Option<Tensor<B>>>,
+    params: Vec<Option<Var>>,
+}
+
+impl<B: Backend> Grads<B> {
+    /// None yet.
+    pub fn new() -> Self {
+        Grads { by_var: Vec::new(), params: Vec::new() }
+    }
+
+    /// Drops all and makes room for `len` values.
+    pub(crate) fn reset(&mut self, len: usize, params: &[Option<Var>]) {
+        self.by_var.clear();
+        self.by_var.resize_with(len, || None);
+        self.params.clear();
+        self.params.extend_from_slice(params);
+    }
+
+    /// Drops all: gradients need not outlive the optimiser's step.
+    pub fn clear(&mut self) {
+        self.by_var.clear();
+    }
+
+    /// Adds a contribution to the gradient of `var`; the first one moves in.
+    pub(crate) fn add(&mut self, backend: &B, var: Var, grad: Tensor<B>) -> Result<()> {
+        let slot = &mut self.by_var[var.index()];
+        match slot {
+            Some(sum) => backend.add_assign(sum, &grad),
+            None => {
+                *slot = Some(grad);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the finished gradient of `var` out.
+    pub(crate) fn take(&mut self, var: Var) -> Option<Tensor<B>> {
+        self.by_var[var.index()].take()
+    }
+
+    /// The gradient of a leaf; `None` where the loss does not depend on it.
+    pub fn of(&self, var: Var) -> Option<&Tensor<B>> {
+        self.by_var.get(var.index())?.as_ref()
+    }
+
+    /// The gradient of a parameter; `None` where the loss does not depend on it.
+    pub fn of_param(&self, id: ParamId) -> Option<&Tensor<B>> {
+        self.of((*self.params.get(id.index())?)?)
+    }
+}
+
+impl<B: Backend> Default for Grads<B> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

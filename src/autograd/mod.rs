@@ -1,0 +1,9 @@
+//! Reverse-mode differentiation: a tape that records, gradients that accumulate, a check by finite differences.
+
+pub mod gradcheck;
+mod grads;
+mod tape;
+
+pub use grads::Grads;
+pub(crate) use tape::Op;
+pub use tape::{Tape, Var};

@@ -1,0 +1,390 @@
+//! Convolution on the CPU by strided matrix products, without lowering (im2col) and without touching padding.
+//!
+//! In NHWC the taps (s, c) of one filter row that an output pixel sees are contiguous in the input, and the same pixel of
+//! all images is at a fixed stride. So for each output pixel and filter row r one product does all images at once:
+//!
+//! ```text
+//! y[:, p, q, :]            += x[:, h, w0..w1, :]     . w[:, r, s0..s1, :]^T       images x (taps C) . (taps C) x K
+//! dx[:, h, w0..w1, :]      += dy[:, p, q, :]         . w[:, r, s0..s1, :]         images x K . K x (taps C)
+//! dw[:, r, s0..s1, :]      += dy[:, p, q, :]^T       . x[:, h, w0..w1, :]         K x images . images x (taps C)
+//! ```
+//!
+//! Taps that fall into the padding are left out of the range s0..s1, exactly: at 32 px they are 45% of ResNet-18's
+//! multiplications. Where there are fewer images than inner columns, the columns of a row take the images' place as the
+//! rows of the product (they are `stride C` apart). Filters with few input channels (the stem) are lowered first: their
+//! rows are too short for a product each.
+//!
+//! Work is cut by shape, never by the number of threads, and each output element is summed in one task in one order: the
+//! result is the same on any number of threads.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::matmul::{Layout, Output, Write, product};
+use super::real::Real;
+use super::{Cpu, CpuTensor};
+use crate::Result;
+use crate::backend::Window;
+use crate::tensor::Shape;
+
+/// Tasks to cut a convolution into, where its shape allows: enough to balance many cores.
+const TASKS: usize = 16;
+/// Most images in one product: bounds the rows touched at once.
+const IMAGES: usize = 256;
+/// Input channels below which the input is lowered first.
+const NARROW: usize = 16;
+
+/// Sizes of one convolution.
+#[derive(Clone, Copy, Debug)]
+struct Geometry {
+    n: usize,
+    h: usize,
+    w: usize,
+    c: usize,
+    k: usize,
+    p: usize,
+    q: usize,
+    window: Window,
+}
+
+/// Output columns that see the same filter columns.
+struct Segment {
+    columns: Range<usize>,
+    taps: Range<usize>,
+}
+
+impl Geometry {
+    fn new(x: Shape, w: Shape, y: Shape, window: Window) -> Self {
+        let (x, w, y) = (x.dims(), w.dims(), y.dims());
+        let g = Geometry { n: x[0], h: x[1], w: x[2], c: x[3], k: w[0], p: y[1], q: y[2], window };
+        if window.kernel == [1, 1] && window.stride == 1 && window.padding == 0 { g.pointwise() } else { g }
+    }
+
+    /// A 1 x 1 convolution is a matrix product over pixels: every pixel is an image of one pixel.
+    fn pointwise(self) -> Self {
+        Geometry { n: self.n * self.h * self.w, h: 1, w: 1, p: 1, q: 1, ..self }
+    }
+
+    fn taps(&self) -> usize {
+        self.window.kernel[0] * self.window.kernel[1]
+    }
+
+    fn narrow(&self) -> bool {
+        self.c < NARROW && self.taps() > 1
+    }
+
+    /// Filter positions along `axis` that fall on the input for output position `o`, and the first input position.
+    fn valid(&self, axis: usize, o: usize) -> (Range<usize>, usize) {
+        let size = [self.h, self.w][axis];
+        let (start, padding) = (o * self.window.stride, self.window.padding);
+        let first = padding.saturating_sub(start);
+        let last = (size + padding).saturating_sub(start).min(self.window.kernel[axis]);
+        (first..last.max(first), start + first - padding.min(start + first))
+    }
+
+    fn segments(&self) -> impl Iterator<Item = Segment> {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let start = next;
+            if start == self.q {
+                return None;
+            }
+            let (taps, _) = self.valid(1, start);
+            next = start + 1;
+            while next < self.q && self.valid(1, next).0 == taps {
+                next += 1;
+            }
+            Some(Segment { columns: start..next, taps })
+        })
+    }
+
+    /// Calls `f` with each group of output positions of row `p` for the images `images`: output offset, output stride,
+    /// input offset (at filter column `taps.start`), input stride, number of positions, filter columns. The input row is h.
+    fn groups(&self, images: Range<usize>, p: usize, h: usize, mut f: impl FnMut(&Group)) {
+        let (x_image, y_image) = (self.h * self.w * self.c, self.p * self.q * self.k);
+        for segment in self.segments().filter(|s| !s.taps.is_empty()) {
+            let at = |image: usize, q: usize| {
+                let w = self.valid(1, q).1;
+                (image * x_image + (h * self.w + w) * self.c, image * y_image + (p * self.q + q) * self.k)
+            };
+            let group = |(x, y): (usize, usize), x_stride, y_stride, count| Group {
+                x: Layout::rows(x, x_stride),
+                y: Layout::rows(y, y_stride),
+                count,
+                taps: segment.taps.clone(),
+            };
+            if segment.columns.len() > images.len() {
+                for image in images.clone() {
+                    let start = at(image, segment.columns.start);
+                    f(&group(start, self.window.stride * self.c, self.k, segment.columns.len()));
+                }
+            } else {
+                for q in segment.columns.clone() {
+                    f(&group(at(images.start, q), x_image, y_image, images.len()));
+                }
+            }
+        }
+    }
+
+    /// Ranges of images for `tasks` tasks or more, at most [`IMAGES`] each and at least 32 where there are as many.
+    fn image_blocks(&self, tasks: usize) -> impl IndexedParallelIterator<Item = Range<usize>> + Clone + use<> {
+        let n = self.n;
+        let block = n.div_ceil(tasks.max(1)).next_multiple_of(32).min(IMAGES);
+        (0..n.div_ceil(block)).into_par_iter().map(move |i| i * block..n.min((i + 1) * block))
+    }
+
+    /// Ranges of output channels for about `tasks` tasks, multiples of 16.
+    fn channel_blocks(&self, tasks: usize) -> impl IndexedParallelIterator<Item = Range<usize>> + Clone + use<> {
+        let k = self.k;
+        let block = k.div_ceil(tasks.max(1)).next_multiple_of(16);
+        (0..k.div_ceil(block)).into_par_iter().map(move |i| i * block..k.min((i + 1) * block))
+    }
+}
+
+/// Output positions that one product serves.
+struct Group {
+    x: Layout,
+    y: Layout,
+    count: usize,
+    taps: Range<usize>,
+}
+
+/// See [`crate::backend::Backend::conv2d_forward`].
+pub fn forward<T: Real>(cpu: &Cpu<T>, x: &CpuTensor<T>, w: &CpuTensor<T>, window: Window) -> Result<CpuTensor<T>> {
+    let (xs, ws) = (x.shape(), w.shape());
+    let size = |axis: usize| window.output(axis, xs.dims()[axis + 1]).unwrap_or(0);
+    let y_shape = Shape::from([xs.dims()[0], size(0), size(1), ws.dims()[0]]);
+    let g = Geometry::new(xs, ws, y_shape, window);
+    let mut y = cpu.tensor(y_shape);
+    if g.narrow() {
+        forward_lowered(cpu, &g, x.buffer().read(), w.buffer().read(), y.buffer_mut().write()?);
+    } else {
+        let mut rsck = cpu.scratch(ws.elems());
+        filters_last(&g, w.buffer().read(), rsck.write()?);
+        forward_groups(&g, x.buffer().read(), rsck.read(), y.buffer_mut().write()?);
+    }
+    Ok(y)
+}
+
+/// Filters with output channels innermost, `[R, S, C, K]`: the product then reads them along its vector direction.
+fn filters_last<T: Real>(g: &Geometry, w: &[T], rsck: &mut [T]) {
+    const TILE: usize = 16;
+    let (rsc, k) = (g.taps() * g.c, g.k);
+    rsck.par_chunks_mut(TILE * k).enumerate().for_each(|(tile, out)| {
+        let (first, width) = (tile * TILE, out.len() / k);
+        for (j, filter) in w.chunks_exact(rsc).enumerate() {
+            for (i, &value) in filter[first..first + width].iter().enumerate() {
+                out[i * k + j] = value;
+            }
+        }
+    });
+}
+
+fn forward_groups<T: Real>(g: &Geometry, x: &[T], rsck: &[T], y: &mut [T]) {
+    let blocks = g.image_blocks(1);
+    let channels = g.channel_blocks(TASKS / (g.p * blocks.len()).max(1)).with_max_len(1);
+    let out = Output::new(y);
+    blocks.with_max_len(1).for_each(|images| {
+        (0..g.p).into_par_iter().with_max_len(1).for_each(|p| {
+            channels.clone().for_each(|channels| {
+                let (rows, h) = g.valid(0, p);
+                let mut write = Write::Overwrite;
+                for (i, r) in rows.enumerate() {
+                    g.groups(images.clone(), p, h + i, |group| {
+                        let inner = group.taps.len() * g.c;
+                        let filter = (r * g.window.kernel[1] + group.taps.start) * g.c * g.k + channels.start;
+                        let y = Layout { offset: group.y.offset + channels.start, ..group.y };
+                        // SAFETY: tasks differ in images, output row or channels, so their output elements do.
+                        unsafe {
+                            out.write_product(
+                                (group.count, channels.len(), inner),
+                                y,
+                                write,
+                                (x, group.x),
+                                (rsck, Layout::rows(filter, g.k)),
+                            );
+                        }
+                    });
+                    write = Write::Accumulate;
+                }
+            });
+        });
+    });
+}
+
+/// Copies the receptive field of each output pixel in `pixels` (flat N P Q index) to a row of `R S C` values.
+fn lower<T: Real>(g: &Geometry, x: &[T], pixels: Range<usize>, rows: &mut [T]) {
+    let [kernel_rows, kernel_columns] = g.window.kernel;
+    for (pixel, row) in pixels.zip(rows.chunks_exact_mut(g.taps() * g.c)) {
+        let (n, p, q) = (pixel / (g.p * g.q), pixel / g.q % g.p, pixel % g.q);
+        let ((r_valid, h), (s_valid, w)) = (g.valid(0, p), g.valid(1, q));
+        let taps = s_valid.start * g.c..s_valid.end * g.c;
+        for r in 0..kernel_rows {
+            let out = &mut row[r * kernel_columns * g.c..][..kernel_columns * g.c];
+            if r_valid.contains(&r) && !taps.is_empty() {
+                let from = ((n * g.h + h + r - r_valid.start) * g.w + w) * g.c;
+                out[..taps.start].fill(T::ZERO);
+                out[taps.clone()].copy_from_slice(&x[from..from + taps.len()]);
+                out[taps.end..].fill(T::ZERO);
+            } else {
+                out.fill(T::ZERO);
+            }
+        }
+    }
+}
+
+/// Output pixels that are lowered at once: their rows stay in the second-level cache.
+const LOWERED_PIXELS: usize = 512;
+
+fn forward_lowered<T: Real>(cpu: &Cpu<T>, g: &Geometry, x: &[T], w: &[T], y: &mut [T]) {
+    let inner = g.taps() * g.c;
+    y.par_chunks_mut(LOWERED_PIXELS * g.k).enumerate().for_each(|(block, y)| {
+        let (first, count) = (block * LOWERED_PIXELS, y.len() / g.k);
+        let mut rows = cpu.scratch(LOWERED_PIXELS * inner);
+        let Ok(rows) = rows.write() else { unreachable!("a new buffer has one handle") };
+        lower(g, x, first..first + count, rows);
+        product((count, g.k, inner), y, (rows, Layout::rows(0, inner)), (w, Layout::rows(0, inner).transposed()));
+    });
+}
+
+/// See [`crate::backend::Backend::conv2d_backward_data`].
+pub fn backward_data<T: Real>(
+    cpu: &Cpu<T>,
+    w: &CpuTensor<T>,
+    dy: &CpuTensor<T>,
+    x_shape: Shape,
+    window: Window,
+) -> Result<CpuTensor<T>> {
+    let g = Geometry::new(x_shape, w.shape(), dy.shape(), window);
+    let (w, dy) = (w.buffer().read(), dy.buffer().read());
+    let mut dx = cpu.tensor(x_shape);
+    let out = Output::new(dx.buffer_mut().write()?);
+    let blocks = g.image_blocks(TASKS.div_ceil(g.h));
+    blocks.with_max_len(1).for_each(|images| {
+        (0..g.h).into_par_iter().with_max_len(1).for_each(|h| backward_data_row(&g, w, dy, &out, images.clone(), h));
+    });
+    Ok(dx)
+}
+
+/// Row `h` of the input's gradient for some images: every filter row r with an output row p at `p stride + r = h + padding`.
+fn backward_data_row<T: Real>(g: &Geometry, w: &[T], dy: &[T], out: &Output<T>, images: Range<usize>, h: usize) {
+    let row = g.w * g.c;
+    for image in images.clone() {
+        // SAFETY: tasks differ in images or input row, so their gradient rows do; the borrow ends here.
+        unsafe { out.slice((image * g.h + h) * row, row) }.fill(T::ZERO);
+    }
+    let rsc = g.taps() * g.c;
+    for r in 0..g.window.kernel[0] {
+        let Some(shifted) = (h + g.window.padding).checked_sub(r) else { continue };
+        let p = shifted / g.window.stride;
+        if shifted % g.window.stride != 0 || p >= g.p {
+            continue;
+        }
+        g.groups(images.clone(), p, h, |group| {
+            // Neighbouring columns of a row share inputs unless the stride passes the filter: then tap by tap, whose
+            // targets are apart.
+            let overlap = group.count > 1 && group.x.row_stride < group.taps.len() * g.c;
+            let (pieces, width) = if overlap { (group.taps.len(), g.c) } else { (1, group.taps.len() * g.c) };
+            for piece in 0..pieces {
+                let filter = (r * g.window.kernel[1] + group.taps.start + piece) * g.c;
+                let x = Layout { offset: group.x.offset + piece * g.c, ..group.x };
+                // SAFETY: as above; the rows of one product do not overlap.
+                unsafe {
+                    out.write_product(
+                        (group.count, width, g.k),
+                        x,
+                        Write::Accumulate,
+                        (dy, group.y),
+                        (w, Layout::rows(filter, rsc)),
+                    );
+                }
+            }
+        });
+    }
+}
+
+/// See [`crate::backend::Backend::conv2d_backward_filter`].
+pub fn backward_filter<T: Real>(
+    cpu: &Cpu<T>,
+    x: &CpuTensor<T>,
+    dy: &CpuTensor<T>,
+    w_shape: Shape,
+    window: Window,
+) -> Result<CpuTensor<T>> {
+    let g = Geometry::new(x.shape(), w_shape, dy.shape(), window);
+    let mut dw = cpu.tensor(w_shape);
+    let (x, dy, out) = (x.buffer().read(), dy.buffer().read(), dw.buffer_mut().write()?);
+    if g.narrow() {
+        backward_filter_lowered(cpu, &g, x, dy, out)?;
+    } else {
+        backward_filter_groups(&g, x, dy, out);
+    }
+    Ok(dw)
+}
+
+fn backward_filter_groups<T: Real>(g: &Geometry, x: &[T], dy: &[T], dw: &mut [T]) {
+    let [kernel_rows, kernel_columns] = g.window.kernel;
+    let rsc = g.taps() * g.c;
+    dw.par_chunks_mut(1 << 16).for_each(|part| part.fill(T::ZERO));
+    let out = Output::new(dw);
+    let channels = g.channel_blocks(TASKS.div_ceil(kernel_rows));
+    (0..kernel_rows).into_par_iter().with_max_len(1).for_each(|r| {
+        channels.clone().with_max_len(1).for_each(|channels| {
+            for (block, p) in (0..g.n.div_ceil(IMAGES)).flat_map(|block| (0..g.p).map(move |p| (block, p))) {
+                let images = block * IMAGES..g.n.min((block + 1) * IMAGES);
+                let (rows, h) = g.valid(0, p);
+                if !rows.contains(&r) {
+                    continue;
+                }
+                g.groups(images, p, h + r - rows.start, |group| {
+                    let columns = group.taps.len() * g.c;
+                    let filter = channels.start * rsc + (r * kernel_columns + group.taps.start) * g.c;
+                    let dy_block = Layout { offset: group.y.offset + channels.start, ..group.y };
+                    // SAFETY: tasks differ in filter row or output channel, so their gradients do.
+                    unsafe {
+                        out.write_product(
+                            (channels.len(), columns, group.count),
+                            Layout::rows(filter, rsc),
+                            Write::Accumulate,
+                            (dy, dy_block.transposed()),
+                            (x, group.x),
+                        );
+                    }
+                });
+            }
+        });
+    });
+}
+
+/// Partial sums of a lowered filter gradient: as many tasks, added up in order.
+const PARTS: usize = 8;
+
+fn backward_filter_lowered<T: Real>(cpu: &Cpu<T>, g: &Geometry, x: &[T], dy: &[T], dw: &mut [T]) -> Result<()> {
+    let (inner, pixels) = (g.taps() * g.c, g.n * g.p * g.q);
+    let part_pixels = pixels.div_ceil(PARTS).max(1);
+    let mut partial = cpu.scratch(PARTS * dw.len());
+    partial.write()?.par_chunks_mut(dw.len()).enumerate().for_each(|(part, dw)| {
+        dw.fill(T::ZERO);
+        let mut rows = cpu.scratch(LOWERED_PIXELS * inner);
+        let Ok(rows) = rows.write() else { unreachable!("a new buffer has one handle") };
+        let (mut first, end) = (part * part_pixels, pixels.min((part + 1) * part_pixels));
+        while first < end {
+            let count = LOWERED_PIXELS.min(end - first);
+            lower(g, x, first..first + count, rows);
+            let dy = (dy, Layout::rows(first * g.k, g.k).transposed());
+            let rows = (&*rows, Layout::rows(0, inner));
+            // SAFETY: `dw` is this task's own part.
+            unsafe {
+                let out = Output::new(&mut *dw);
+                out.write_product((g.k, inner, count), Layout::rows(0, inner), Write::Accumulate, dy, rows);
+            }
+            first += count;
+        }
+    });
+    dw.fill(T::ZERO);
+    for part in partial.read().chunks_exact(dw.len()) {
+        dw.iter_mut().zip(part).for_each(|(sum, &value)| *sum += value);
+    }
+    Ok(())
+}

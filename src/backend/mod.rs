@@ -1,0 +1,307 @@
+//! What a device must be able to do: the whole contract, a formula a method.
+//!
+//! Conventions. Tensors are dense; images are NHWC, filters KRSC, matrices row-major. Arguments come as inputs, then
+//! sizes and scalars; scalars are `f64` so that the double-precision backend is exact. Every result is a new tensor from
+//! the backend's pool; a backward method **overwrites**, only [`Backend::add_assign`] accumulates. Shapes are checked in
+//! `ops/` before a method is called; a method may trust them.
+
+pub mod cpu;
+
+use std::fmt::Debug;
+
+use crate::{
+    Result,
+    tensor::{Shape, Tensor},
+};
+
+/// Geometry of a 2-D convolution or pooling: square kernels are not assumed, dilation is 1, groups are 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Kernel rows and columns (R, S).
+    pub kernel: [usize; 2],
+    /// Step between output positions, in pixels, both directions.
+    pub stride: usize,
+    /// Pixels added on every side: zeros for a convolution, minus infinity for max pooling.
+    pub padding: usize,
+}
+
+impl Window {
+    /// Output rows or columns for an input of `size`: `floor((size + 2 padding - kernel) / stride) + 1`, or `None` if
+    /// the kernel does not fit.
+    pub fn output(&self, axis: usize, size: usize) -> Option<usize> {
+        Some((size + 2 * self.padding).checked_sub(self.kernel[axis])? / self.stride + 1)
+    }
+}
+
+/// What follows a batch norm in the same pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    Identity,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+/// Which direction of a matrix holds the vectors that NT-Xent compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Samples {
+    /// Input `[2N, d]`: each row is a sample, rows n and n + N are positives (instance loss).
+    Rows,
+    /// Input `[2N, K]`, view 1 over view 2: each head's N outputs in one view are a sample of dimension N; the same
+    /// head in the other view is its positive (feature loss). Nothing is transposed by the caller.
+    Columns,
+}
+
+/// Affine parameters of a batch norm, each `[C]`.
+#[derive(Clone, Copy)]
+pub struct Affine<'a, B: Backend> {
+    /// γ
+    pub weight: &'a Tensor<B>,
+    /// β
+    pub bias: &'a Tensor<B>,
+}
+
+/// Running statistics of a batch norm, each `[C]`; the variance is the unbiased one, as in PyTorch.
+pub struct RunningStats<'a, B: Backend> {
+    /// Running mean.
+    pub mean: &'a mut Tensor<B>,
+    /// Running variance.
+    pub var: &'a mut Tensor<B>,
+    /// Share of the new value: `r <- (1 - momentum) r + momentum new`, view after view.
+    pub momentum: f64,
+}
+
+/// Statistics a training batch norm used, kept for its backward: each `[views, C]`.
+pub struct BatchStats<B: Backend> {
+    /// Mean per view and channel.
+    pub mean: Tensor<B>,
+    /// `1 / sqrt(biased variance + eps)` per view and channel.
+    pub inv_std: Tensor<B>,
+}
+
+/// Gradients of a batch norm.
+pub struct BatchNormGrads<B: Backend> {
+    /// Like the input.
+    pub dx: Tensor<B>,
+    /// `[C]`
+    pub dweight: Tensor<B>,
+    /// `[C]`
+    pub dbias: Tensor<B>,
+    /// Like the input: the gradient behind the activation, where a residual was added.
+    pub dresidual: Option<Tensor<B>>,
+}
+
+/// What NT-Xent keeps for its backward: O(R d), never the R x R similarities.
+pub struct NtXentSaved<B: Backend> {
+    /// Unit samples `[2R, d]`.
+    pub unit: Tensor<B>,
+    /// Norms before clamping, `[2R]`.
+    pub norm: Tensor<B>,
+    /// `log sum_{k != i} exp(s_ik / temperature)`, `[2R]`.
+    pub lse: Tensor<B>,
+}
+
+/// One parameter with its gradient and Adam's moments; all of one shape.
+pub struct AdamTensors<'a, B: Backend> {
+    /// Updated in place.
+    pub param: &'a mut Tensor<B>,
+    /// Before clipping.
+    pub grad: &'a Tensor<B>,
+    /// First moment, updated in place.
+    pub exp_avg: &'a mut Tensor<B>,
+    /// Second moment, updated in place.
+    pub exp_avg_sq: &'a mut Tensor<B>,
+}
+
+/// Scalars of one Adam step.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamArgs {
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// L2 penalty, added to the gradient (PyTorch's Adam, not AdamW).
+    pub weight_decay: f64,
+    /// Factor on every gradient, from global-norm clipping.
+    pub grad_scale: f64,
+    /// 1 for the first step: for the bias corrections `1 - beta^t`.
+    pub step: u64,
+}
+
+/// A device with its memory; a clone is another handle to the same device.
+pub trait Backend: Sized + Clone {
+    /// Memory of a tensor; a clone is another handle to the same memory.
+    type Buffer: Clone + Debug;
+    /// Positions of the maxima of a pooling.
+    type Argmax: Debug;
+
+    // -- Host and device ------------------------------------------------------------------------------------------
+
+    /// Copies `values` (row-major) to the device.
+    fn upload(&self, shape: Shape, values: &[f64]) -> Result<Tensor<Self>>;
+    /// Copies a tensor to the host, row-major.
+    fn download(&self, x: &Tensor<Self>) -> Result<Vec<f64>>;
+    /// Images as network input: `x = pixel / 255`; `pixels` uint8 `[N, H, W, 3]`.
+    fn upload_images(&self, shape: Shape, pixels: &[u8]) -> Result<Tensor<Self>>;
+    /// A scalar tensor's value on the host.
+    fn scalar(&self, x: &Tensor<Self>) -> Result<f64>;
+    /// Every element `value`.
+    fn full(&self, shape: Shape, value: f64) -> Result<Tensor<Self>>;
+    /// Waits for nothing to be left to do, and says how much memory tensors take.
+    fn memory(&self) -> Memory;
+
+    // -- Layers ---------------------------------------------------------------------------------------------------
+
+    /// `y[n,p,q,k] = sum_{r,s,c} x[n, p stride + r - padding, q stride + s - padding, c] w[k,r,s,c]`.
+    /// x `[N,H,W,C]`, w `[K,R,S,C]`, y `[N,P,Q,K]`.
+    fn conv2d_forward(&self, x: &Tensor<Self>, w: &Tensor<Self>, window: Window) -> Result<Tensor<Self>>;
+    /// Gradient of the input, of shape `x_shape`.
+    fn conv2d_backward_data(
+        &self,
+        w: &Tensor<Self>,
+        dy: &Tensor<Self>,
+        x_shape: Shape,
+        window: Window,
+    ) -> Result<Tensor<Self>>;
+    /// Gradient of the filter, of shape `w_shape`.
+    fn conv2d_backward_filter(
+        &self,
+        x: &Tensor<Self>,
+        dy: &Tensor<Self>,
+        w_shape: Shape,
+        window: Window,
+    ) -> Result<Tensor<Self>>;
+
+    /// `y = x w^T + b`: x `[M,I]`, w `[O,I]`, b `[O]`, y `[M,O]`.
+    fn linear_forward(&self, x: &Tensor<Self>, w: &Tensor<Self>, b: Option<&Tensor<Self>>) -> Result<Tensor<Self>>;
+    /// `dx = dy w`.
+    fn linear_backward_data(&self, w: &Tensor<Self>, dy: &Tensor<Self>) -> Result<Tensor<Self>>;
+    /// `dw = dy^T x`.
+    fn linear_backward_weight(&self, x: &Tensor<Self>, dy: &Tensor<Self>) -> Result<Tensor<Self>>;
+    /// `db = sum over rows of dy`.
+    fn linear_backward_bias(&self, dy: &Tensor<Self>) -> Result<Tensor<Self>>;
+
+    /// Training batch norm over all but the last dimension, separately for each of `views` equal parts of the first:
+    /// `y = act((x - mean) / sqrt(var + eps) weight + bias + residual)`; updates `running` view after view.
+    fn batch_norm_forward(
+        &self,
+        x: &Tensor<Self>,
+        affine: Affine<Self>,
+        residual: Option<&Tensor<Self>>,
+        running: Option<RunningStats<Self>>,
+        views: usize,
+        eps: f64,
+        activation: Activation,
+    ) -> Result<(Tensor<Self>, BatchStats<Self>)>;
+    /// Backward of [`Backend::batch_norm_forward`]; `y` is its output (a ReLU passed where it is positive). `dy` is taken:
+    /// its memory is used again. `dresidual` is given when `has_residual`.
+    fn batch_norm_backward(
+        &self,
+        x: &Tensor<Self>,
+        y: &Tensor<Self>,
+        dy: Tensor<Self>,
+        weight: &Tensor<Self>,
+        stats: &BatchStats<Self>,
+        residual: Residual,
+        activation: Activation,
+    ) -> Result<BatchNormGrads<Self>>;
+    /// Batch norm with given statistics `mean`, `var` `[C]`: `y = act((x - mean) / sqrt(var + eps) weight + bias + residual)`.
+    fn batch_norm_inference(
+        &self,
+        x: &Tensor<Self>,
+        affine: Affine<Self>,
+        residual: Option<&Tensor<Self>>,
+        mean: &Tensor<Self>,
+        var: &Tensor<Self>,
+        eps: f64,
+        activation: Activation,
+    ) -> Result<Tensor<Self>>;
+
+    /// Largest value of each window, per channel, with its position (the first in row-major order; NaN wins, as in PyTorch).
+    fn max_pool_forward(&self, x: &Tensor<Self>, window: Window) -> Result<(Tensor<Self>, Self::Argmax)>;
+    /// Sends each gradient to the position of its maximum.
+    fn max_pool_backward(
+        &self,
+        dy: &Tensor<Self>,
+        argmax: &Self::Argmax,
+        x_shape: Shape,
+        window: Window,
+    ) -> Result<Tensor<Self>>;
+    /// Mean over H and W: `[N,H,W,C]` to `[N,C]`.
+    fn global_avg_pool_forward(&self, x: &Tensor<Self>) -> Result<Tensor<Self>>;
+    /// `dx = dy / (H W)`, spread.
+    fn global_avg_pool_backward(&self, dy: &Tensor<Self>, x_shape: Shape) -> Result<Tensor<Self>>;
+
+    /// `y = 1 / (1 + exp(-x))`, without overflow.
+    fn sigmoid_forward(&self, x: &Tensor<Self>) -> Result<Tensor<Self>>;
+    /// `dx = dy y (1 - y)`.
+    fn sigmoid_backward(&self, y: &Tensor<Self>, dy: &Tensor<Self>) -> Result<Tensor<Self>>;
+
+    // -- Losses ---------------------------------------------------------------------------------------------------
+
+    /// `1/2R sum_i [ log sum_{k != i} exp(s_ik / temperature) - s_i,pos(i) / temperature ]`, s the cosine with norms
+    /// clamped at 1e-12. A scalar.
+    fn nt_xent_forward(
+        &self,
+        z: &Tensor<Self>,
+        samples: Samples,
+        temperature: f64,
+    ) -> Result<(Tensor<Self>, NtXentSaved<Self>)>;
+    /// Gradient of the input (of shape `z_shape`) for the upstream scalar `dloss`.
+    fn nt_xent_backward(
+        &self,
+        saved: &NtXentSaved<Self>,
+        dloss: &Tensor<Self>,
+        z_shape: Shape,
+        samples: Samples,
+        temperature: f64,
+    ) -> Result<Tensor<Self>>;
+    /// Mean over all elements of the entropy in bits of a Bernoulli variable with logit a: `H = log2(1 + e^-|a|) +
+    /// |a| sigmoid(-|a|) / ln 2`, which is exact where y rounds to 0 or 1. A scalar.
+    fn binary_entropy_forward(&self, logits: &Tensor<Self>) -> Result<Tensor<Self>>;
+    /// `da = -dloss a y (1 - y) / (ln 2 elements)`.
+    fn binary_entropy_backward(&self, logits: &Tensor<Self>, dloss: &Tensor<Self>) -> Result<Tensor<Self>>;
+    /// `sum_i weights[i] terms[i]` of scalars.
+    fn weighted_sum(&self, terms: &[&Tensor<Self>], weights: &[f64]) -> Result<Tensor<Self>>;
+    /// `factor x`: a new tensor.
+    fn scale(&self, x: &Tensor<Self>, factor: f64) -> Result<Tensor<Self>>;
+
+    // -- Accumulation and optimisation ----------------------------------------------------------------------------
+
+    /// `x += y`: the only method that accumulates.
+    fn add_assign(&self, x: &mut Tensor<Self>, y: &Tensor<Self>) -> Result<()>;
+    /// Sum of squares, accumulated in double precision in a fixed order.
+    fn squared_norm(&self, x: &Tensor<Self>) -> Result<f64>;
+    /// One Adam step (Kingma and Ba 2015, as `torch.optim.Adam`) over all parameters:
+    /// `g = grad_scale grad + weight_decay p; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
+    /// p -= learning_rate m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps)`.
+    fn adam<'a>(&self, tensors: impl Iterator<Item = Result<AdamTensors<'a, Self>>>, args: &AdamArgs) -> Result<()>
+    where
+        Self: 'a;
+}
+
+/// Whether a batch norm added a residual before its activation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residual {
+    /// It did not.
+    Absent,
+    /// It did: its gradient is wanted.
+    Added,
+}
+
+/// Memory of a backend's pools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes of living tensors.
+    pub live_bytes: usize,
+    /// The most that ever lived.
+    pub peak_bytes: usize,
+    /// Bytes kept for reuse.
+    pub cached_bytes: usize,
+    /// Buffers the pool did not have and had to allocate, since the start: constant in the steady state.
+    pub allocations: usize,
+}
