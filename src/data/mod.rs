@@ -1,4 +1,9 @@
 //! From files to batches: sources of images, augmentation, the loader.
 
+pub mod dataset;
 pub mod image;
+pub mod source;
+
+pub use dataset::{Dataset, DatasetImage, DatasetOptions};
 pub use image::{Image, ImageRef};
+pub use source::{Excluded, ExclusionKind, Factor, Source, SourceOptions};

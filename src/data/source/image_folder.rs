@@ -1,0 +1,166 @@
+//! JPEG and PNG files in folders, on disk or in an archive.
+//!
+//! Folders that hold everything (`eurosat/`) are passed through. Where the images part, each folder is a class, in the
+//! order of the names (as torchvision's `ImageFolder`); deeper folders belong to the class they are in. If the images do
+//! not part they are unlabelled, and so is an image that lies beside the class folders. If all folders are called
+//! `train`, `test` or the like, they are splits and the classes lie inside; a class of the same name in two splits is one.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+
+use super::decode::ImageFormat;
+use super::files::{Entry, Files, Location};
+use super::{Excluded, Source, Split, counted, decode};
+use crate::data::Image;
+use crate::{Error, Result};
+
+/// Images in folders.
+pub struct ImageFolder {
+    files: Files,
+    /// Per entry.
+    labels: Vec<Option<u32>>,
+    classes: Vec<String>,
+}
+
+impl ImageFolder {
+    /// Takes the images among `files`; the others are reported as excluded.
+    ///
+    /// # Errors
+    /// If there is no image, or `split` asks for a part where there are no parts.
+    pub fn new(mut files: Files, split: Split) -> Result<ImageFolder> {
+        let found = std::mem::take(&mut files.entries);
+        for entry in found {
+            match not_an_image(&entry) {
+                Some(excluded) => files.excluded.push(excluded),
+                None => files.entries.push(entry),
+            }
+        }
+        if files.entries.is_empty() {
+            return Err(no_images(&files));
+        }
+        let places = places(&files.entries);
+        if split != Split::All && places.iter().all(|place| place.split.is_none()) {
+            let problem = format!("{} has no train and test folders: use split = \"all\"", files.root.display());
+            return Err(Error::Usage(problem));
+        }
+        let classes: BTreeSet<&str> = places.iter().filter_map(|place| place.class.as_deref()).collect();
+        let classes: Vec<String> = classes.into_iter().map(String::from).collect();
+        let mut labels = Vec::new();
+        let mut kept = Vec::new();
+        for (entry, place) in files.entries.drain(..).zip(&places) {
+            if place.split.is_none_or(|part| split.takes(part)) {
+                let class = place.class.as_ref().and_then(|class| classes.binary_search(class).ok());
+                labels.push(class.map(|class| class as u32));
+                kept.push(entry);
+            }
+        }
+        files.entries = kept;
+        if files.entries.is_empty() {
+            return Err(Error::Usage(format!("{} has no images in that split", files.root.display())));
+        }
+        Ok(ImageFolder { files, labels, classes })
+    }
+}
+
+impl Source for ImageFolder {
+    fn len(&self) -> usize {
+        self.files.entries.len()
+    }
+
+    fn name(&self, i: usize) -> Cow<'_, str> {
+        Cow::Borrowed(&self.files.entries[i].name)
+    }
+
+    fn label(&self, i: usize) -> Option<u32> {
+        self.labels[i]
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn excluded(&self) -> &[Excluded] {
+        &self.files.excluded
+    }
+
+    fn read(&self, i: usize) -> Result<Image> {
+        let entry = &self.files.entries[i];
+        decode(&entry.bytes()?).map_err(|reason| Error::format(self.files.root.join(&entry.name), reason))
+    }
+
+    fn kind(&self) -> &'static str {
+        self.files.kind
+    }
+}
+
+/// Why a file is no candidate, if it is none: images are known by extension, and without one by their first bytes.
+/// (That a `.jpg` is no JPEG is found on decoding, and then it is a lost image.)
+fn not_an_image(entry: &Entry) -> Option<Excluded> {
+    let extension = entry.file_name().rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
+    match extension.as_str() {
+        "jpg" | "jpeg" | "jpe" | "jfif" | "png" => None,
+        "gif" | "bmp" | "webp" | "tif" | "tiff" | "avif" | "heic" | "ppm" => {
+            Some(Excluded::bad(&entry.name, format!("{extension} images are not read: convert it to JPEG or PNG")))
+        }
+        _ => match first_bytes(entry) {
+            Ok(bytes) if ImageFormat::of(&bytes).is_some() => None,
+            Ok(_) => Some(Excluded::ignored(&entry.name, "not an image")),
+            Err(e) => Some(Excluded::ignored(&entry.name, format!("not an image by its name, and unreadable: {e}"))),
+        },
+    }
+}
+
+fn first_bytes(entry: &Entry) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match &entry.location {
+        Location::Disk(path) => File::open(path)?.take(8).read_to_end(&mut bytes)?,
+        Location::Archived(span) => (&span[..]).take(8).read_to_end(&mut bytes)?,
+    };
+    Ok(bytes)
+}
+
+fn no_images(files: &Files) -> Error {
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    files.excluded.iter().for_each(|e| *reasons.entry(&e.reason).or_default() += 1);
+    let reasons: Vec<String> =
+        reasons.into_iter().take(3).map(|(reason, n)| format!("{}: {reason}", counted(n, "file", "files"))).collect();
+    let found = if reasons.is_empty() { "it is empty".into() } else { reasons.join("; ") };
+    Error::format(&files.root, format!("no JPEG or PNG image in it ({found}): give a folder or an archive of images"))
+}
+
+/// What an image's folders say about it.
+struct Place {
+    split: Option<Split>,
+    class: Option<String>,
+}
+
+fn split_of(folder: &str) -> Option<Split> {
+    match folder.to_ascii_lowercase().as_str() {
+        "train" | "training" => Some(Split::Train),
+        "test" | "testing" | "val" | "valid" | "validation" => Some(Split::Test),
+        _ => None,
+    }
+}
+
+/// Reads the layout off the names of `entries` (at least one); one place per entry.
+fn places(entries: &[Entry]) -> Vec<Place> {
+    let folders: Vec<Vec<&str>> =
+        entries.iter().map(|e| e.folder().split('/').filter(|part| !part.is_empty()).collect()).collect();
+    let mut level = 0;
+    while let Some(common) = folders[0].get(level).copied() {
+        if split_of(common).is_some() || folders.iter().any(|f| f.get(level) != Some(&common)) {
+            break;
+        }
+        level += 1;
+    }
+    let are_splits = folders.iter().all(|f| f.get(level).is_some_and(|folder| split_of(folder).is_some()));
+    folders
+        .iter()
+        .map(|folders| Place {
+            split: folders.get(level).and_then(|folder| split_of(folder)).filter(|_| are_splits),
+            class: folders.get(level + usize::from(are_splits)).map(|class| class.to_string()),
+        })
+        .collect()
+}
