@@ -1,9 +1,10 @@
 //! From files to batches: sources of images, augmentation, the loader.
 
+pub mod augment;
 pub mod dataset;
 pub mod image;
 pub mod source;
 
-pub use dataset::{Dataset, DatasetImage, DatasetOptions};
+pub use dataset::{Dataset, DatasetOptions};
 pub use image::{Image, ImageRef};
-pub use source::{Excluded, ExclusionKind, Factor, Source, SourceOptions};
+pub use source::{Factor, Source, SourceOptions};

@@ -1,0 +1,144 @@
+//! Gaussian blur, bit for bit OpenCV's `GaussianBlur` on uint8 with `BORDER_REFLECT_101`.
+//!
+//! OpenCV rounds the kernel to 8 fraction bits so that its weights sum to exactly 256. A row pass over 8-bit pixels is then
+//! exact in 16 bits, a column pass over those exact in 32, and only the last shift rounds. The column pass here never
+//! leaves 16 bits: high and low bytes are summed apart, each at most 255 x 256.
+
+/// A Gaussian blur.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Blur {
+    /// Side of the kernel in pixels, odd.
+    pub kernel: usize,
+    /// Standard deviation in pixels, positive.
+    pub sigma: f64,
+}
+
+/// Columns whose sums are kept in registers.
+const BLOCK: usize = 32;
+
+/// Kernel, row ring and padded row, reused from view to view.
+#[derive(Default)]
+pub(super) struct Blurrer {
+    /// Weight at distance 0, 1, ... from the centre, of 256; trailing zeros removed.
+    weights: Vec<u16>,
+    exact: Vec<f64>,
+    padded: Vec<u8>,
+    ring: Vec<u16>,
+}
+
+impl Blurrer {
+    /// Blurs three planes of `width` columns in place.
+    pub(super) fn run(&mut self, blur: Blur, planes: [&mut [u8]; 3], width: usize) {
+        self.prepare(blur);
+        for plane in planes {
+            self.blur_plane(plane, width);
+        }
+    }
+
+    /// OpenCV's kernel: f64 weights, then each rounded with the error carried on from the rim inwards, and the centre
+    /// what is missing to 256.
+    fn prepare(&mut self, Blur { kernel, sigma }: Blur) {
+        let radius = kernel / 2;
+        let scale = -0.125 / (sigma * sigma);
+        self.exact.clear();
+        // Distances in half pixels, from the rim inwards.
+        self.exact.extend((1..=radius).rev().map(|d| (((2 * d) * (2 * d)) as f64 * scale).exp()));
+        let norm = 1.0 / (2.0 * self.exact.iter().sum::<f64>() + 1.0);
+        let (mut error, mut total) = (0.0, 0);
+        self.weights.clear();
+        for weight in &self.exact {
+            let wanted = weight * norm * 256.0 + error;
+            let rounded = wanted.round_ties_even();
+            error = wanted - rounded;
+            total += rounded as u16;
+            self.weights.push(rounded as u16);
+        }
+        self.weights.push(256 - 2 * total);
+        self.weights.reverse();
+        while self.weights.len() > 1 && self.weights.last() == Some(&0) {
+            self.weights.pop();
+        }
+    }
+
+    /// Rows pass through a ring just ahead of the row that is written, so the plane needs no copy.
+    fn blur_plane(&mut self, plane: &mut [u8], width: usize) {
+        let radius = self.weights.len() - 1;
+        if radius == 0 {
+            return; // one weight of 256: the identity
+        }
+        let height = plane.len() / width;
+        // Reflection stays within `radius` of the row unless the plane is lower than the kernel; then all rows are kept.
+        let depth = height.min(2 * radius + 1);
+        self.padded.resize(width + 2 * radius, 0);
+        self.ring.resize(depth * width, 0);
+        let mut passed = 0;
+        for y in 0..height {
+            while passed < height.min(y + radius + 1) {
+                pad(&plane[passed * width..(passed + 1) * width], radius, &mut self.padded);
+                let slot = passed % depth * width;
+                row_pass(&self.padded, &self.weights, &mut self.ring[slot..slot + width]);
+                passed += 1;
+            }
+            let row = |offset: isize| &self.ring[reflect(y as isize + offset, height) % depth * width..][..width];
+            column_pass(row, &self.weights, &mut plane[y * width..(y + 1) * width]);
+        }
+    }
+}
+
+/// `BORDER_REFLECT_101`: position -1 is 1, -2 is 2, ..., and likewise at the end; a single pixel repeats.
+fn reflect(position: isize, len: usize) -> usize {
+    if len == 1 {
+        return 0;
+    }
+    let period = 2 * (len - 1);
+    let phase = position.rem_euclid(period as isize) as usize;
+    phase.min(period - phase)
+}
+
+/// Copies a row between `radius` reflected pixels on either side.
+fn pad(row: &[u8], radius: usize, padded: &mut [u8]) {
+    padded[radius..radius + row.len()].copy_from_slice(row);
+    for i in 1..=radius {
+        padded[radius - i] = row[reflect(-(i as isize), row.len())];
+        padded[radius + row.len() - 1 + i] = row[reflect((row.len() - 1 + i) as isize, row.len())];
+    }
+}
+
+/// Row pass: sums of 256 x pixel, in 16 bits.
+fn row_pass(padded: &[u8], weights: &[u16], out: &mut [u16]) {
+    let radius = weights.len() - 1;
+    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+        let near = &padded[block * BLOCK..];
+        let mut sums = [0u16; BLOCK];
+        let centre = &near[radius..][..out.len()];
+        sums.iter_mut().zip(centre).for_each(|(sum, &value)| *sum = weights[0] * u16::from(value));
+        for (distance, &weight) in weights.iter().enumerate().skip(1) {
+            let (left, right) = (&near[radius - distance..][..out.len()], &near[radius + distance..][..out.len()]);
+            for ((sum, &left), &right) in sums.iter_mut().zip(left).zip(right) {
+                *sum = sum.wrapping_add(weight.wrapping_mul(u16::from(left) + u16::from(right)));
+            }
+        }
+        out.copy_from_slice(&sums[..out.len()]);
+    }
+}
+
+/// Column pass: the weighted sum of rows, rounded half up to 8 bits.
+fn column_pass<'a>(row: impl Fn(isize) -> &'a [u16], weights: &[u16], out: &mut [u8]) {
+    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+        let part = |offset: isize| &row(offset)[block * BLOCK..][..out.len()];
+        let (mut high, mut low) = ([0u16; BLOCK], [0u16; BLOCK]);
+        for ((high, low), &value) in high.iter_mut().zip(&mut low).zip(part(0)) {
+            (*high, *low) = (weights[0].wrapping_mul(value >> 8), weights[0].wrapping_mul(value & 255));
+        }
+        for (distance, &weight) in weights.iter().enumerate().skip(1) {
+            let (above, below) = (part(-(distance as isize)), part(distance as isize));
+            for (((high, low), &above), &below) in high.iter_mut().zip(&mut low).zip(above).zip(below) {
+                *high = high.wrapping_add(weight.wrapping_mul((above >> 8) + (below >> 8)));
+                *low = low.wrapping_add(weight.wrapping_mul((above & 255) + (below & 255)));
+            }
+        }
+        for ((out, high), low) in out.iter_mut().zip(high).zip(low) {
+            *out = ((high + (low >> 8) + 128) >> 8) as u8;
+        }
+    }
+}

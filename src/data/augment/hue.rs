@@ -1,0 +1,148 @@
+//! Rotation of the hue, bit for bit Pillow's RGB -> HSV -> RGB on 8 bits with torchvision's shift of H between.
+//!
+//! Pillow converts in a mix of f32 and f64 with a branch per sextant. Here both directions are straight-line f32, so that
+//! several pixels go through one instruction; that the bytes are the same is not an estimate but a test over every
+//! colour and every HSV triple (`hue_is_pillows_for_every_colour`).
+
+use super::jitter::ROUNDER;
+
+/// The shift of an 8-bit hue for a turn of `factor` in [-0.5, 0.5]: truncated toward 0, modulo 256.
+pub(super) fn steps(factor: f64) -> u8 {
+    (factor * 255.0) as i32 as u8
+}
+
+/// Shifts the hue of every pixel by `steps` of 256.
+pub(super) fn rotate([red, green, blue]: [&mut [u8]; 3], steps: u8) {
+    let steps = f32::from(steps);
+    for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
+        let (hue, saturation, value) = to_hsv(*red, *green, *blue);
+        let hue = hue + steps;
+        let hue = if hue > 255.0 { hue - 256.0 } else { hue };
+        (*red, *green, *blue) = from_hsv(hue, saturation, value);
+    }
+}
+
+/// Hue, saturation and value, each an integer in 0..=255 held in f32.
+#[inline(always)]
+fn to_hsv(red: u8, green: u8, blue: u8) -> (f32, f32, f32) {
+    let value = f32::from(red.max(green).max(blue));
+    let chroma = value - f32::from(red.min(green).min(blue));
+    let (red, green, blue) = (f32::from(red), f32::from(green), f32::from(blue));
+    // Position on the circle in sextants: 0, 2 or 4 for the largest channel, plus the difference of the other two over
+    // the chroma. Pillow subtracts quotients of which one is always 1, and its rounding follows from that.
+    let (base, difference) = if red == value {
+        (0.0, green - blue)
+    } else if green == value {
+        (2.0, blue - red)
+    } else {
+        (4.0, red - green)
+    };
+    let divisor = if chroma > 0.0 { chroma } else { 1.0 };
+    let quotient = (chroma - difference.abs()) / divisor;
+    let position = if difference >= 0.0 { base + 1.0 - quotient } else { base - 1.0 + quotient };
+    let turn = position / 6.0;
+    let turn = if turn < 0.0 { turn + 1.0 } else { turn };
+    // A grey pixel's hue does not matter: with saturation 0 every hue gives the same grey.
+    let hue = floor(turn * 255.0);
+    let largest = if value > 0.0 { value } else { 1.0 };
+    (hue, floor(chroma / largest * 255.0), value)
+}
+
+/// The colour of an HSV triple of integers.
+///
+/// With X = 2 hue, a sextant is 85 wide, and each channel is `value (1 - saturation w / 85)` where w climbs from 0 to 85
+/// with the distance of X from that channel's own third of the circle: Pillow's p, q and t in one formula.
+#[inline(always)]
+fn from_hsv(hue: f32, saturation: f32, value: f32) -> (u8, u8, u8) {
+    let x = 2.0 * hue;
+    let red = 85.0 - cut((x - 255.0).abs() - 85.0);
+    let green = 85.0 - cut(170.0 - (x - 170.0).abs());
+    let blue = 85.0 - cut(170.0 - (x - 340.0).abs());
+    // Integers below 2^24 until the last product: exact. That product is never near enough to a half to round wrongly.
+    let channel = |w: f32| (value * (21675.0 - saturation * w) * (1.0 / 21675.0) + ROUNDER).to_bits() as u8;
+    (channel(red), channel(green), channel(blue))
+}
+
+/// Cut to [0, 85].
+#[inline(always)]
+fn cut(x: f32) -> f32 {
+    let x = if x > 0.0 { x } else { 0.0 };
+    if x < 85.0 { x } else { 85.0 }
+}
+
+/// The integer part of a number in [0, 2^22).
+#[inline(always)]
+fn floor(x: f32) -> f32 {
+    let rounded = x + ROUNDER - ROUNDER;
+    if rounded > x { rounded - 1.0 } else { rounded }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pillow's `rgb2hsv_row`, with its types and its order of operations.
+    fn pillow_to_hsv(r: u8, g: u8, b: u8) -> (u8, u8, u8) {
+        let (max, min) = (r.max(g).max(b), r.min(g).min(b));
+        if max == min {
+            return (0, 0, max);
+        }
+        let chroma = f32::from(max - min);
+        let part = |c: u8| f32::from(max - c) / chroma;
+        let (rc, gc, bc) = (part(r), part(g), part(b));
+        let h = if r == max {
+            bc - gc
+        } else if g == max {
+            (2.0 + f64::from(rc) - f64::from(bc)) as f32
+        } else {
+            (4.0 + f64::from(gc) - f64::from(rc)) as f32
+        };
+        let h = ((f64::from(h) / 6.0 + 1.0) % 1.0) as f32;
+        ((f64::from(h) * 255.0) as u8, (f64::from(chroma / f32::from(max)) * 255.0) as u8, max)
+    }
+
+    /// Pillow's `hsv2rgb`.
+    fn pillow_from_hsv(h: u8, s: u8, v: u8) -> (u8, u8, u8) {
+        if s == 0 {
+            return (v, v, v);
+        }
+        let sextant = (f64::from(h) * 6.0 / 255.0).floor();
+        let f = (f64::from(h) * 6.0 / 255.0 - sextant) as f32;
+        let fs = (f64::from(s) / 255.0) as f32;
+        let level = |x: f64| (f64::from(v) * (1.0 - x)).round() as u8;
+        let p = level(f64::from(fs));
+        let q = level(f64::from(fs * f));
+        let t = level(f64::from(fs) * (1.0 - f64::from(f)));
+        match sextant as u8 % 6 {
+            0 => (v, t, p),
+            1 => (q, v, p),
+            2 => (p, v, t),
+            3 => (p, q, v),
+            4 => (t, p, v),
+            _ => (v, p, q),
+        }
+    }
+
+    #[test]
+    fn hue_is_pillows_for_every_colour() {
+        for a in 0..=255u8 {
+            for b in 0..=255u8 {
+                for c in 0..=255u8 {
+                    let (h, s, v) = to_hsv(a, b, c);
+                    let ours = (if s == 0.0 { 0 } else { h as u8 }, s as u8, v as u8);
+                    assert_eq!(ours, pillow_to_hsv(a, b, c), "colour {a} {b} {c}");
+                    let ours = from_hsv(f32::from(a), f32::from(b), f32::from(c));
+                    assert_eq!(ours, pillow_from_hsv(a, b, c), "hsv {a} {b} {c}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_turn_becomes_steps_as_numpy_casts() {
+        let cases = [(0.0, 0), (0.5, 127), (-0.5, 129), (0.1, 25), (-0.1, 231), (-0.003, 0)];
+        for (factor, expected) in cases {
+            assert_eq!(steps(factor), expected, "factor {factor}");
+        }
+    }
+}
