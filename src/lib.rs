@@ -1,9 +1,15 @@
 //! Contrastive Disentangling, as a training engine.
 
+pub mod atomic_file;
 pub mod autograd;
 pub mod backend;
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
 pub mod data;
 pub mod error;
+pub mod eval;
+pub mod log;
 pub mod loss;
 pub mod model;
 pub mod nn;

@@ -5,6 +5,6 @@ pub mod dataset;
 pub mod image;
 pub mod source;
 
-pub use dataset::{Dataset, DatasetOptions};
+pub use dataset::{Dataset, DatasetImage, DatasetOptions};
 pub use image::{Image, ImageRef};
-pub use source::{Factor, Source, SourceOptions};
+pub use source::{Excluded, ExclusionKind, Factor, Source, SourceOptions};

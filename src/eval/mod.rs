@@ -1,0 +1,13 @@
+//! What a run learned, in numbers: clustering of the embeddings, agreement with labels, and figures that need no labels.
+
+pub mod arrays;
+pub mod collapse;
+mod covariance;
+pub mod kmeans;
+pub mod metrics;
+pub mod probe;
+
+mod cholesky;
+mod rows;
+
+pub(crate) use rows::Rows;
