@@ -1,5 +1,7 @@
 //! Contrastive Disentangling, as a training engine.
 
+pub mod atomic_file;
+pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod error;

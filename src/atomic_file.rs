@@ -1,0 +1,112 @@
+//! Files that are either whole or not there: a reader, a crash or a full disk never meets half of one.
+
+use crate::{Error, Result};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// Bytes gathered before they go to the operating system; large, because arrays are written in short pieces.
+const BUFFER: usize = 1 << 18;
+
+/// Writes a whole file at `path` through `write`, or leaves what was there untouched.
+///
+/// The bytes go (buffered) to a temporary file in the same folder, are synced to the disk, and only then take the
+/// name `path` by a rename, which replaces an existing file in one step; last the folder is synced, so that the new
+/// name survives a power cut as well. If anything fails the temporary file is removed. The file gets the permissions
+/// of any newly created file (0666 less the umask).
+///
+/// # Errors
+/// [`Error::Io`] with `path` when the folder is missing or not writable, the disk is full, `write` fails, or `path` is
+/// a folder.
+pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    replace(path, write).map_err(Error::io("write", path))
+}
+
+/// [`write_atomically`] with the operating system's errors.
+fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-");
+    #[cfg(unix)]
+    let builder = {
+        use std::os::unix::fs::PermissionsExt;
+        // Temporary files are private by default, but this one is about to become an ordinary file.
+        builder.permissions(std::fs::Permissions::from_mode(0o666))
+    };
+    let mut beside = builder.tempfile_in(folder)?;
+    let mut buffered = BufWriter::with_capacity(BUFFER, beside.as_file_mut());
+    write(&mut buffered)?;
+    buffered.flush()?;
+    drop(buffered);
+    // Before the rename: a name that points to bytes still in memory would be an empty file after a power cut.
+    beside.as_file().sync_all()?;
+    beside.persist(path).map_err(|failed| failed.error)?;
+    sync_folder(folder)
+}
+
+/// Makes the folder's entries durable. Only Unix can open a folder as a file; elsewhere the rename must do.
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names in a folder.
+    fn entries(folder: &Path) -> Vec<String> {
+        let names = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        names.collect()
+    }
+
+    #[test]
+    fn the_new_content_replaces_the_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("numbers");
+        for content in [&b"first"[..], b"second, longer", b""] {
+            write_atomically(&path, |w| w.write_all(content)).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), content);
+        }
+        assert_eq!(entries(folder.path()), ["numbers"]);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_content_and_no_debris() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("numbers");
+        std::fs::write(&path, b"old").unwrap();
+        let failed = write_atomically(&path, |w| {
+            w.write_all(&vec![7; 3 * BUFFER])?;
+            Err(std::io::Error::other("disk full"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), format!("cannot write {}: disk full", path.display()));
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(entries(folder.path()), ["numbers"]);
+    }
+
+    #[test]
+    fn a_missing_folder_and_a_folder_as_target_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing").join("file");
+        assert!(matches!(write_atomically(&missing, |_| Ok(())), Err(Error::Io { path, .. }) if path == missing));
+        let taken = folder.path().join("taken");
+        std::fs::create_dir_all(taken.join("inside")).unwrap();
+        assert!(matches!(write_atomically(&taken, |_| Ok(())), Err(Error::Io { .. })));
+        assert_eq!(entries(folder.path()), ["taken"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_file_is_as_readable_as_any_new_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, plain) = (folder.path().join("ours"), folder.path().join("plain"));
+        write_atomically(&ours, |_| Ok(())).unwrap();
+        std::fs::write(&plain, b"").unwrap();
+        let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&ours), mode(&plain));
+    }
+}
