@@ -1,0 +1,345 @@
+//! Checkpoints: a model, its optimiser and its position in a run, as one safetensors file.
+//!
+//! Tensors are float32 under torchvision's names and in its orders (`backbone.conv1.weight` OIHW, ...), so that
+//! `safetensors.torch.load_file` and `load_state_dict` read them as they are; Adam's moments stand beside them as
+//! `optimizer.exp_avg.NAME` and `optimizer.exp_avg_sq.NAME`. The header's `__metadata__` holds [`Meta`], a CRC-32 of each
+//! tensor's bytes and one of the metadata. The same state gives the same bytes.
+//!
+//! Reading trusts nothing: the `safetensors` crate checks the header, the offsets here are checked again, then the
+//! checksums, and only then does anyone see a number.
+
+use crate::atomic_file::write_atomically;
+use crate::config::Config;
+use crate::{Error, Result};
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// What `format` in the metadata says.
+const FORMAT: &str = "disentangle.checkpoint";
+/// The layout's version: raised when a reader of the previous one would misunderstand.
+const FORMAT_VERSION: u32 = 1;
+/// Bytes of the header's length in front of the header.
+const LENGTH_BYTES: usize = 8;
+
+/// A named float32 array, rows outermost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTensor {
+    /// torchvision's name, or `optimizer.exp_avg.NAME`, `optimizer.exp_avg_sq.NAME`.
+    pub name: String,
+    /// Sides; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// As many numbers as the product of the sides.
+    pub data: Vec<f32>,
+}
+
+/// Where a run stood and what it was made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Meta {
+    /// Version of the program that wrote the file.
+    pub program: String,
+    /// The run's full configuration.
+    pub config: Config,
+    /// Epochs completed.
+    pub epoch: u64,
+    /// Optimiser steps taken since the beginning.
+    pub step: u64,
+    /// Steps taken in the epoch that is not complete; 0 at an epoch's end.
+    pub step_in_epoch: u64,
+    /// The data trained on.
+    pub data: DataStamp,
+    /// Mean losses of the last epoch (so far).
+    pub losses: Losses,
+}
+
+/// Which data a run has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataStamp {
+    /// What it is, in words.
+    pub description: String,
+    /// Number of images.
+    pub images: u64,
+    /// Checksum of the content; equal data have equal fingerprints.
+    pub fingerprint: u64,
+}
+
+/// The parts of the loss; NaN where unknown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Losses {
+    /// `instance + feature - alpha * entropy`.
+    pub total: f64,
+    /// The instance loss.
+    pub instance: f64,
+    /// The feature loss.
+    pub feature: f64,
+    /// The heads' binary entropy in bits.
+    pub entropy: f64,
+}
+
+/// Everything a run needs to go on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// Weights, running statistics and the optimiser's moments; no name twice.
+    pub tensors: Vec<NamedTensor>,
+    /// Position and origin.
+    pub meta: Meta,
+}
+
+/// `__metadata__` of a file: strings under stable keys.
+type Metadata = BTreeMap<String, String>;
+
+impl Checkpoint {
+    /// Writes the file at `path` whole or not at all (see [`write_atomically`]).
+    ///
+    /// Errors: [`Error::Shape`] if a tensor's data do not fill its shape or a name stands twice; [`Error::Io`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let header = self.header()?;
+        write_atomically(path, |file| {
+            file.write_all(&(header.len() as u64).to_le_bytes())?;
+            file.write_all(&header)?;
+            self.tensors.iter().try_for_each(|tensor| write_floats(file, &tensor.data))
+        })
+    }
+
+    /// Reads and checks the file at `path`.
+    ///
+    /// Errors: [`Error::Io`] if it cannot be read; [`Error::Format`], in one line that names the file, if it is no
+    /// checkpoint, was written by a newer version, is cut short or has changed since it was written.
+    pub fn load(path: &Path) -> Result<Checkpoint> {
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        parse(&bytes).map_err(|problem| Error::format(path, problem))
+    }
+
+    /// The tensor called `name`.
+    pub fn tensor(&self, name: &str) -> Option<&NamedTensor> {
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
+    /// The file's JSON header, padded with spaces so that the numbers start at a multiple of 8 bytes.
+    ///
+    /// Written here rather than by the crate, whose metadata is a hash map: its order, and with it the file's bytes,
+    /// would differ from run to run.
+    fn header(&self) -> Result<Vec<u8>> {
+        #[derive(Serialize)]
+        struct Entry<'a> {
+            dtype: &'static str,
+            shape: &'a [usize],
+            data_offsets: [usize; 2],
+        }
+        let (mut header, mut checksums) = (serde_json::Map::new(), BTreeMap::new());
+        let mut end = 0;
+        for NamedTensor { name, shape, data } in &self.tensors {
+            let size = shape.iter().try_fold(1usize, |size, &side| size.checked_mul(side));
+            if size != Some(data.len()) {
+                return Err(Error::shape("checkpoint", format!("{name}: {} numbers for {shape:?}", data.len())));
+            }
+            let start = end;
+            end += 4 * data.len();
+            let entry = json(&Entry { dtype: "F32", shape, data_offsets: [start, end] });
+            if header.insert(name.clone(), entry).is_some() || name == "__metadata__" {
+                return Err(Error::shape("checkpoint", format!("two tensors called {name}")));
+            }
+            checksums.insert(name.clone(), hex(crc32(data)));
+        }
+        let mut metadata = self.meta.to_metadata();
+        metadata.insert("tensor_crc32".to_owned(), json(&checksums).to_string());
+        metadata.insert("metadata_crc32".to_owned(), hex(metadata_crc32(&metadata)));
+        header.insert("__metadata__".to_owned(), json(&metadata));
+        let mut text = serde_json::Value::Object(header).to_string().into_bytes();
+        text.resize(text.len().next_multiple_of(LENGTH_BYTES), b' ');
+        Ok(text)
+    }
+}
+
+impl Meta {
+    /// The strings of a file's `__metadata__`.
+    fn to_metadata(&self) -> Metadata {
+        let Losses { total, instance, feature, entropy } = self.losses;
+        let entries = [
+            ("format", FORMAT.to_owned()),
+            ("format_version", FORMAT_VERSION.to_string()),
+            ("program", self.program.clone()),
+            ("config", self.config.to_toml()),
+            ("epoch", self.epoch.to_string()),
+            ("step", self.step.to_string()),
+            ("step_in_epoch", self.step_in_epoch.to_string()),
+            ("data", self.data.description.clone()),
+            ("data_images", self.data.images.to_string()),
+            ("data_fingerprint", format!("{:016x}", self.data.fingerprint)),
+            ("losses", format!("{total} {instance} {feature} {entropy}")), // NaN is no JSON
+        ];
+        entries.map(|(key, value)| (key.to_owned(), value)).into()
+    }
+
+    /// The reverse of [`Meta::to_metadata`].
+    fn from_metadata(metadata: &Metadata) -> Result<Meta, String> {
+        let text = |key: &str| metadata.get(key).cloned().ok_or_else(|| format!("its metadata lack '{key}'"));
+        let bad = |key: &str| format!("its metadata's '{key}' makes no sense");
+        let number = |key: &str| text(key)?.parse::<u64>().map_err(|_| bad(key));
+        let losses: Vec<f64> = text("losses")?.split(' ').filter_map(|word| word.parse().ok()).collect();
+        let [total, instance, feature, entropy] = losses[..] else { return Err(bad("losses")) };
+        let fingerprint = u64::from_str_radix(&text("data_fingerprint")?, 16).map_err(|_| bad("data_fingerprint"))?;
+        Ok(Meta {
+            program: text("program")?,
+            config: Config::from_toml(&text("config")?, "its configuration").map_err(|error| error.to_string())?,
+            epoch: number("epoch")?,
+            step: number("step")?,
+            step_in_epoch: number("step_in_epoch")?,
+            data: DataStamp { description: text("data")?, images: number("data_images")?, fingerprint },
+            losses: Losses { total, instance, feature, entropy },
+        })
+    }
+}
+
+/// Reads a whole file's bytes, or says what is wrong with them.
+fn parse(bytes: &[u8]) -> Result<Checkpoint, String> {
+    let (header_len, header) =
+        SafeTensors::read_metadata(bytes).map_err(|error| unreadable(bytes, &error.to_string()))?;
+    let metadata: Metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    check_format(&metadata)?;
+    let checksums: HashMap<String, String> = metadata
+        .get("tensor_crc32")
+        .and_then(|text| serde_json::from_str(text).ok())
+        .ok_or("its metadata lack the tensors' checksums")?;
+    let meta = Meta::from_metadata(&metadata)?;
+    let numbers = LENGTH_BYTES.checked_add(header_len).and_then(|start| bytes.get(start..)).unwrap_or_default();
+    let mut tensors = Vec::new();
+    for name in header.offset_keys() {
+        let Some(info) = header.info(&name) else { continue };
+        if info.dtype != Dtype::F32 {
+            return Err(format!("tensor '{name}' is {:?}, expected F32", info.dtype));
+        }
+        let (start, end) = info.data_offsets;
+        let data = numbers.get(start..end).ok_or_else(|| format!("tensor '{name}' lies outside the file"))?;
+        let data: Vec<f32> = data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        if checksums.get(&name) != Some(&hex(crc32(&data))) {
+            return Err(format!("checksum mismatch in tensor '{name}': the file has changed since it was written"));
+        }
+        tensors.push(NamedTensor { name, shape: info.shape.clone(), data });
+    }
+    if tensors.len() != checksums.len() {
+        return Err(format!("{} tensors where {} were written", tensors.len(), checksums.len()));
+    }
+    Ok(Checkpoint { tensors, meta })
+}
+
+/// Why the header cannot be read, in a user's words.
+fn unreadable(bytes: &[u8], crate_says: &str) -> String {
+    let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));
+    match (length, bytes.get(LENGTH_BYTES)) {
+        (Some(length), Some(b'{')) if length <= 100_000_000 => {
+            format!("a safetensors file that is cut short or damaged ({crate_says}, {} bytes)", bytes.len())
+        }
+        _ => format!("not a checkpoint: no safetensors header ({crate_says})"),
+    }
+}
+
+/// Checks name, version and checksum of the metadata.
+fn check_format(metadata: &Metadata) -> Result<(), String> {
+    if metadata.get("format").is_none_or(|format| format != FORMAT) {
+        return Err("a safetensors file, but not a checkpoint of this program".to_owned());
+    }
+    let version = metadata.get("format_version").and_then(|version| version.parse::<u32>().ok());
+    match version {
+        Some(FORMAT_VERSION) => {}
+        Some(version) if version > FORMAT_VERSION => {
+            let writer = metadata.get("program").map_or("?", String::as_str);
+            return Err(format!(
+                "checkpoint format {version}, written by disentangle {writer}; this is {}, which reads format {FORMAT_VERSION}",
+                env!("CARGO_PKG_VERSION")
+            ));
+        }
+        _ => return Err("its metadata's 'format_version' makes no sense".to_owned()),
+    }
+    if metadata.get("metadata_crc32") != Some(&hex(metadata_crc32(metadata))) {
+        return Err("checksum mismatch in the metadata: the file has changed since it was written".to_owned());
+    }
+    Ok(())
+}
+
+/// CRC-32 of all keys and values but its own, each closed by a 0 byte.
+fn metadata_crc32(metadata: &Metadata) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    for (key, value) in metadata.iter().filter(|(key, _)| *key != "metadata_crc32") {
+        [key.as_bytes(), &[0], value.as_bytes(), &[0]].iter().for_each(|bytes| crc.update(bytes));
+    }
+    crc.finalize()
+}
+
+/// CRC-32 of the numbers as they lie in the file.
+fn crc32(data: &[f32]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    little_endian(data, |bytes| crc.update(bytes));
+    crc.finalize()
+}
+
+/// Writes the numbers, little-endian.
+fn write_floats(file: &mut dyn Write, data: &[f32]) -> io::Result<()> {
+    let mut result = Ok(());
+    little_endian(data, |bytes| {
+        if result.is_ok() {
+            result = file.write_all(bytes);
+        }
+    });
+    result
+}
+
+/// Hands over the numbers' little-endian bytes, in place where the machine is little-endian.
+fn little_endian(data: &[f32], mut take: impl FnMut(&[u8])) {
+    if cfg!(target_endian = "little") {
+        take(bytemuck::cast_slice(data));
+    } else {
+        data.iter().for_each(|x| take(&x.to_le_bytes()));
+    }
+}
+
+/// Eight hexadecimal digits.
+fn hex(crc: u32) -> String {
+    format!("{crc:08x}")
+}
+
+/// `value` as JSON. The types it is called with have string keys and integers only, which cannot fail.
+fn json<T: Serialize>(value: &T) -> serde_json::Value {
+    serde_json::to_value(value).expect("maps of strings and integers are JSON")
+}
+
+/// The checkpoint's path after `epoch` complete epochs, in the folder `run`.
+pub fn path_after(run: &Path, epoch: u64) -> PathBuf {
+    run.join(format!("checkpoint-epoch{epoch:04}.safetensors"))
+}
+
+/// The number in a name that [`path_after`] gives.
+fn epoch_of(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("checkpoint-epoch")?.strip_suffix(".safetensors")?;
+    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// The checkpoints in the folder `run` with their epochs, oldest first. [`Error::Io`] if the folder cannot be read.
+pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(run).map_err(Error::io("read", run))? {
+        let entry = entry.map_err(Error::io("read", run))?;
+        if let Some(epoch) = entry.file_name().to_str().and_then(epoch_of) {
+            found.push((epoch, entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The newest checkpoint in the folder `run`, if there is one. [`Error::Io`] if the folder cannot be read.
+pub fn newest(run: &Path) -> Result<Option<PathBuf>> {
+    Ok(list(run)?.pop().map(|(_, path)| path))
+}
+
+/// Removes all but the `keep` newest checkpoints (0 keeps all) in the folder `run` and returns what it removed.
+pub fn prune(run: &Path, keep: usize) -> Result<Vec<PathBuf>> {
+    let mut removed = list(run)?.into_iter().map(|(_, path)| path).collect::<Vec<_>>();
+    removed.truncate(if keep == 0 { 0 } else { removed.len().saturating_sub(keep) });
+    for path in &removed {
+        std::fs::remove_file(path).map_err(Error::io("remove", path))?;
+    }
+    Ok(removed)
+}
