@@ -3,7 +3,7 @@
 //! Tensors are float32 under torchvision's names and in its orders (`backbone.conv1.weight` OIHW, ...), so that
 //! `safetensors.torch.load_file` and `load_state_dict` read them as they are; Adam's moments stand beside them as
 //! `optimizer.exp_avg.NAME` and `optimizer.exp_avg_sq.NAME`. The header's `__metadata__` holds [`Meta`], a CRC-32 of each
-//! tensor's bytes and one of the metadata. The same state gives the same bytes.
+//! tensor and one of the metadata. The same state gives the same bytes.
 //!
 //! Reading trusts nothing: the `safetensors` crate checks the header, the offsets here are checked again, then the
 //! checksums, and only then does anyone see a number.
@@ -141,7 +141,7 @@ impl Checkpoint {
             if header.insert(name.clone(), entry).is_some() || name == "__metadata__" {
                 return Err(Error::shape("checkpoint", format!("two tensors called {name}")));
             }
-            checksums.insert(name.clone(), hex(crc32(data)));
+            checksums.insert(name.clone(), hex(tensor_crc32(shape, data)));
         }
         let mut metadata = self.meta.to_metadata();
         metadata.insert("tensor_crc32".to_owned(), json(&checksums).to_string());
@@ -214,7 +214,7 @@ fn parse(bytes: &[u8]) -> Result<Checkpoint, String> {
         let (start, end) = info.data_offsets;
         let data = numbers.get(start..end).ok_or_else(|| format!("tensor '{name}' lies outside the file"))?;
         let data: Vec<f32> = data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        if checksums.get(&name) != Some(&hex(crc32(&data))) {
+        if checksums.get(&name) != Some(&hex(tensor_crc32(&info.shape, &data))) {
             return Err(format!("checksum mismatch in tensor '{name}': the file has changed since it was written"));
         }
         tensors.push(NamedTensor { name, shape: info.shape.clone(), data });
@@ -268,9 +268,12 @@ fn metadata_crc32(metadata: &Metadata) -> u32 {
     crc.finalize()
 }
 
-/// CRC-32 of the numbers as they lie in the file.
-fn crc32(data: &[f32]) -> u32 {
+/// CRC-32 of the shape (each side as a little-endian u64) and the numbers as they lie in the file.
+///
+/// The shape is in it because other sides can have the same product, above all for empty tensors.
+fn tensor_crc32(shape: &[usize], data: &[f32]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
+    shape.iter().for_each(|&side| crc.update(&(side as u64).to_le_bytes()));
     little_endian(data, |bytes| crc.update(bytes));
     crc.finalize()
 }
@@ -332,6 +335,20 @@ pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
 /// The newest checkpoint in the folder `run`, if there is one. [`Error::Io`] if the folder cannot be read.
 pub fn newest(run: &Path) -> Result<Option<PathBuf>> {
     Ok(list(run)?.pop().map(|(_, path)| path))
+}
+
+/// The checkpoint that `path` means: the file itself, or the newest in a run's folder.
+///
+/// Errors: [`Error::Usage`] if nothing is there or the folder holds no checkpoint; [`Error::Io`] if it cannot be read.
+pub fn find(path: &Path) -> Result<PathBuf> {
+    if !path.exists() {
+        return Err(Error::Usage(format!("{} does not exist: give a run's folder or a checkpoint", path.display())));
+    }
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let none = || Error::Usage(format!("{} holds no checkpoint (checkpoint-epochNNNN.safetensors)", path.display()));
+    newest(path)?.ok_or_else(none)
 }
 
 /// Removes all but the `keep` newest checkpoints (0 keeps all) in the folder `run` and returns what it removed.

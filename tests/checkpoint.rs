@@ -1,6 +1,6 @@
 //! Checkpoints: what is saved comes back to the bit; what is damaged is refused by name and never panics.
 
-use disentangle::checkpoint::{Checkpoint, DataStamp, Losses, Meta, NamedTensor, newest, path_after, prune};
+use disentangle::checkpoint::{Checkpoint, DataStamp, Losses, Meta, NamedTensor, find, newest, path_after, prune};
 use disentangle::config::Overrides;
 use disentangle::rng::{Purpose, stream};
 use std::path::Path;
@@ -38,7 +38,7 @@ fn example() -> Checkpoint {
 fn refused(folder: &Path, bytes: &[u8]) -> String {
     let path = folder.join("damaged.safetensors");
     std::fs::write(&path, bytes).unwrap();
-    let message = Checkpoint::load(&path).expect_err("should be refused").to_string();
+    let message = Checkpoint::load(&path).map(drop).expect_err("should be refused").to_string();
     let (name, problem) = message.split_once(": ").unwrap();
     assert_eq!(name, path.display().to_string());
     assert!(!problem.contains('\n') && message.len() < 500, "{message}");
@@ -135,6 +135,8 @@ fn wrong_files_are_told_apart() {
     assert!(refused(&future).starts_with("checkpoint format 2, written by disentangle 0.1.0; this is "));
     let integers = replaced(&whole, r#""dtype":"F32""#, r#""dtype":"I32""#);
     assert_eq!(refused(&integers), "tensor 'backbone.bn1.running_mean' is I32, expected F32");
+    let transposed = replaced(&whole, r#""shape":[4,3,7,7]"#, r#""shape":[7,7,3,4]"#);
+    assert!(refused(&transposed).starts_with("checksum mismatch in tensor 'backbone.conv1.weight'"));
     let position = replaced(&whole, r#""step":"1403""#, r#""step":"1404""#);
     assert!(refused(&position).starts_with("checksum mismatch in the metadata"));
     let mut number = whole.clone();
@@ -178,6 +180,8 @@ fn the_newest_is_found_and_the_oldest_go() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path();
     assert_eq!(newest(run).unwrap(), None);
+    assert!(find(run).unwrap_err().to_string().contains("holds no checkpoint"));
+    assert!(find(&run.join("missing")).unwrap_err().to_string().contains("does not exist"));
     for epoch in [1, 20, 3, 10000, 9999] {
         std::fs::write(path_after(run, epoch), b"").unwrap();
     }
@@ -188,6 +192,8 @@ fn the_newest_is_found_and_the_oldest_go() {
     }
     assert_eq!(path_after(run, 7), run.join("checkpoint-epoch0007.safetensors"));
     assert_eq!(newest(run).unwrap(), Some(path_after(run, 10000)));
+    assert_eq!(find(run).unwrap(), path_after(run, 10000));
+    assert_eq!(find(&path_after(run, 3)).unwrap(), path_after(run, 3));
     assert_eq!(prune(run, 0).unwrap().len(), 0);
     assert_eq!(prune(run, 2).unwrap(), [1, 3, 20].map(|epoch| path_after(run, epoch)));
     assert_eq!(prune(run, 2).unwrap().len(), 0);

@@ -82,12 +82,13 @@ fn stack(mut table: Table, preset: Option<&Preset>, layers: Vec<Layer>) -> Resul
 
 /// `shapes` unless images were named.
 fn default_preset(data: Option<&Value>) -> &'static str {
-    let is_shapes = |value: &Value| value.as_str() == Some("shapes");
-    match data {
-        Some(Value::Array(sources)) if !sources.iter().all(is_shapes) => "images",
-        Some(Value::String(source)) if source != "shapes" => "images",
-        _ => "shapes",
-    }
+    let is_shapes = |value: &Value| value.as_str().is_none_or(|name| name == "shapes" || name.starts_with("shapes:"));
+    let all_shapes = match data {
+        Some(Value::Array(sources)) => sources.iter().all(is_shapes),
+        Some(source) => is_shapes(source),
+        None => true,
+    };
+    if all_shapes { "shapes" } else { "images" }
 }
 
 /// The built-in defaults.
