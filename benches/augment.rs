@@ -14,18 +14,20 @@
 //! | blur       | radius about 5 at the mean sigma: 2 x 3 x (11 adds, 6 multiplies) | 102 x probability |
 //! | layout     | 6 bytes read or written                                        | 6                |
 //!
-//! So about 120 operations a pixel without blur and 220 with one. A core that retires two vectors of 16 bytes of such
+//! So about 110 operations a pixel without blur and 220 with one. A core that retires two vectors of 16 bytes of such
 //! mixed 8/16/32-bit work (8 lanes on average) a cycle at 3 GHz has 48 G of them a second:
 //!
-//! | case                     | pixels | operations | floor, views/s | bytes (source + planes twice + out) |
-//! |--------------------------|--------|------------|----------------|-------------------------------------|
-//! | 32 -> 32                 | 1,024  | 0.12 M     | 400,000        | 12 KB: first-level cache            |
-//! | 32 -> 224                | 50,176 | 6.0 M      | 8,000          | 0.46 MB: second-level cache         |
-//! | 256 -> 224               | 50,176 | 6.6 M      | 7,300          | 0.6 MB: second-level cache          |
-//! | 256 -> 224, every blurred | 50,176 | 11.7 M    | 4,100          | 0.9 MB: second-level cache          |
+//! | case                      | pixels | operations | floor, views/s | bytes (source + planes twice + out) |
+//! |---------------------------|--------|------------|----------------|-------------------------------------|
+//! | 32 -> 32                  | 1,024  | 0.12 M     | 400,000        | 12 KB: first-level cache            |
+//! | 32 -> 224                 | 50,176 | 5.4 M      | 8,900          | 0.46 MB: second-level cache         |
+//! | 256 -> 224                | 50,176 | 5.9 M      | 8,100          | 0.6 MB: second-level cache          |
+//! | 256 -> 224, every blurred | 50,176 | 11.0 M     | 4,400          | 0.9 MB: second-level cache          |
 //!
 //! Bytes do not bind: even 0.9 MB at 20 GB/s takes 45 us, under a fifth of the operations' time.
 //! For scale, Pillow and torchvision on such a core: 3,100 views/s (32 -> 32), 409 (32 -> 224).
+
+#![allow(missing_docs)] // criterion's macros make public functions
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use disentangle::data::Image;

@@ -62,11 +62,12 @@ impl ViewParams {
                 return Err(Error::shape("augment", format!("{adjust:?}: its factor is out of range")));
             }
         }
-        match self.blur {
-            Some(blur) if blur.kernel % 2 == 0 || !(blur.sigma > 0.0 && blur.sigma.is_finite()) => {
-                Err(Error::shape("augment", format!("{blur:?}: the kernel must be odd and sigma positive")))
+        match self.blur.filter(|blur| !blur.is_valid()) {
+            Some(blur) => {
+                let allowed = format!("the kernel must be odd and at most {}, sigma positive", Blur::MAX_KERNEL);
+                Err(Error::shape("augment", format!("{blur:?}: {allowed}")))
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 }
