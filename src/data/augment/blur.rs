@@ -7,10 +7,20 @@
 /// A Gaussian blur.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Blur {
-    /// Side of the kernel in pixels, odd.
+    /// Side of the kernel in pixels, odd, at most [`Blur::MAX_KERNEL`].
     pub kernel: usize,
     /// Standard deviation in pixels, positive.
     pub sigma: f64,
+}
+
+impl Blur {
+    /// Largest side of the kernel.
+    pub const MAX_KERNEL: usize = 255;
+
+    /// True if the kernel is odd and not too large and sigma is positive.
+    pub(super) fn is_valid(&self) -> bool {
+        self.kernel % 2 == 1 && self.kernel <= Self::MAX_KERNEL && self.sigma > 0.0 && self.sigma.is_finite()
+    }
 }
 
 /// Columns whose sums are kept in registers.

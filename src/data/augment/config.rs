@@ -4,9 +4,6 @@ use super::{Adjust, Blur, CropBox, Flip, ViewParams};
 use crate::rng::Stream;
 use crate::{Error, Result};
 
-/// Largest side of the blur's kernel.
-const MAX_KERNEL: usize = 255;
-
 /// The distribution of views. The defaults are the paper's for CIFAR.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -62,9 +59,9 @@ impl AugmentConfig {
         number("jitter_strength", self.jitter_strength, 2.5)?;
         number("grayscale", self.grayscale, 1.0)?;
         number("blur", self.blur, 1.0)?;
-        if self.blur_kernel % 2 == 0 || self.blur_kernel > MAX_KERNEL {
-            let problem = format!("must be odd and at most {MAX_KERNEL}");
-            return Err(Error::Usage(format!("augment.blur_kernel = {}: {problem}", self.blur_kernel)));
+        if self.blur_kernel.is_multiple_of(2) || self.blur_kernel > Blur::MAX_KERNEL {
+            let allowed = format!("must be odd and at most {}", Blur::MAX_KERNEL);
+            return Err(Error::Usage(format!("augment.blur_kernel = {}: {allowed}", self.blur_kernel)));
         }
         Ok(())
     }

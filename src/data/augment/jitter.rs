@@ -77,7 +77,12 @@ fn saturation([red, green, blue]: [&mut [u8]; 3], factor: f32) {
 
 /// The mean grey level, rounded half up.
 fn mean_luma([red, green, blue]: [&[u8]; 3]) -> u8 {
-    let pixels = red.iter().zip(green).zip(blue);
-    let sum: u64 = pixels.map(|((&r, &g), &b)| u64::from(luma(r, g, b))).sum();
+    // Sums of 32 bits keep more pixels in a vector than sums of 64; a chunk's cannot overflow.
+    const CHUNK: usize = 1 << 16;
+    let sum_chunk = |((red, green), blue): ((&[u8], &[u8]), &[u8])| {
+        let pixels = red.iter().zip(green).zip(blue);
+        u64::from(pixels.map(|((&r, &g), &b)| u32::from(luma(r, g, b))).sum::<u32>())
+    };
+    let sum: u64 = red.chunks(CHUNK).zip(green.chunks(CHUNK)).zip(blue.chunks(CHUNK)).map(sum_chunk).sum();
     (sum as f64 / red.len() as f64 + 0.5) as u8
 }

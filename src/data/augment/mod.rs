@@ -24,6 +24,8 @@ mod grayscale;
 mod hue;
 mod jitter;
 mod resize;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use blur::Blur;

@@ -164,7 +164,7 @@ fn filter_row(source: &[u8], filter: &Filter, flip: Flip, mut out: [&mut [u8]; 3
         _ => filter_row_by::<0>(source, filter, channels),
     }
     if flip.horizontal {
-        out.map(<[u8]>::reverse);
+        out.into_iter().for_each(<[u8]>::reverse);
     }
 }
 

@@ -62,11 +62,12 @@ impl ViewParams {
                 return Err(Error::shape("augment", format!("{adjust:?}: its factor is out of range")));
             }
         }
-        match self.blur {
-            Some(blur) if blur.kernel % 2 == 0 || !(blur.sigma > 0.0 && blur.sigma.is_finite()) => {
-                Err(Error::shape("augment", format!("{blur:?}: the kernel must be odd and sigma positive")))
+        match self.blur.filter(|blur| !blur.is_valid()) {
+            Some(blur) => {
+                let allowed = format!("the kernel must be odd and at most {}, sigma positive", Blur::MAX_KERNEL);
+                Err(Error::shape("augment", format!("{blur:?}: {allowed}")))
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 }
@@ -125,9 +126,23 @@ fn split(planes: &mut [u8], size: Size) -> [&mut [u8]; 3] {
     [red, green, blue]
 }
 
-/// Planes to HWC.
+/// Planes to HWC. Four pixels at a time, as three words of four bytes: a third of the stores.
 fn interleave([red, green, blue]: [&mut [u8]; 3], out: &mut [u8]) {
-    for (((pixel, red), green), blue) in out.chunks_exact_mut(3).zip(red).zip(green).zip(blue) {
+    let (reds, last_reds) = red.as_chunks::<4>();
+    let (greens, last_greens) = green.as_chunks::<4>();
+    let (blues, last_blues) = blue.as_chunks::<4>();
+    let (pixels, last_pixels) = out.split_at_mut(12 * reds.len());
+    for (((pixels, red), green), blue) in pixels.as_chunks_mut::<12>().0.iter_mut().zip(reds).zip(greens).zip(blues) {
+        let [r, g, b] = [red, green, blue].map(|four| u32::from_le_bytes(*four));
+        let first = r & 0xff | (g & 0xff) << 8 | (b & 0xff) << 16 | (r & 0xff00) << 16;
+        let second = (g >> 8) & 0xff | b & 0xff00 | r & 0xff_0000 | (g & 0xff_0000) << 8;
+        let third = (b >> 16) & 0xff | (r >> 16) & 0xff00 | (g >> 8) & 0xff_0000 | b & 0xff00_0000;
+        pixels[..4].copy_from_slice(&first.to_le_bytes());
+        pixels[4..8].copy_from_slice(&second.to_le_bytes());
+        pixels[8..].copy_from_slice(&third.to_le_bytes());
+    }
+    for (((pixel, red), green), blue) in last_pixels.chunks_exact_mut(3).zip(last_reds).zip(last_greens).zip(last_blues)
+    {
         pixel.copy_from_slice(&[*red, *green, *blue]);
     }
 }
