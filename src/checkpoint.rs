@@ -10,6 +10,7 @@
 
 use crate::atomic_file::write_atomically;
 use crate::config::Config;
+use crate::loss::LossValues;
 use crate::{Error, Result};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -51,7 +52,7 @@ pub struct Meta {
     /// The data trained on.
     pub data: DataStamp,
     /// Mean losses of the last epoch (so far).
-    pub losses: Losses,
+    pub losses: LossValues,
 }
 
 /// Which data a run has seen.
@@ -63,19 +64,6 @@ pub struct DataStamp {
     pub images: u64,
     /// Checksum of the content; equal data have equal fingerprints.
     pub fingerprint: u64,
-}
-
-/// The parts of the loss; NaN where unknown.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Losses {
-    /// `instance + feature - alpha * entropy`.
-    pub total: f64,
-    /// The instance loss.
-    pub instance: f64,
-    /// The feature loss.
-    pub feature: f64,
-    /// The heads' binary entropy in bits.
-    pub entropy: f64,
 }
 
 /// Everything a run needs to go on.
@@ -156,7 +144,7 @@ impl Checkpoint {
 impl Meta {
     /// The strings of a file's `__metadata__`.
     fn to_metadata(&self) -> Metadata {
-        let Losses { total, instance, feature, entropy } = self.losses;
+        let LossValues { total, instance, feature, entropy } = self.losses;
         let entries = [
             ("format", FORMAT.to_owned()),
             ("format_version", FORMAT_VERSION.to_string()),
@@ -188,7 +176,7 @@ impl Meta {
             step: number("step")?,
             step_in_epoch: number("step_in_epoch")?,
             data: DataStamp { description: text("data")?, images: number("data_images")?, fingerprint },
-            losses: Losses { total, instance, feature, entropy },
+            losses: LossValues { total, instance, feature, entropy },
         })
     }
 }

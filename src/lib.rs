@@ -12,10 +12,14 @@ pub mod eval;
 pub mod log;
 pub mod loss;
 pub mod model;
+mod named;
 pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod rng;
+pub mod run;
+pub mod snapshot;
 pub mod tensor;
+pub mod train;
 
 pub use error::{Error, Result};

@@ -1,6 +1,7 @@
 //! What a run says while it runs: `metrics.jsonl` for programs, one line or bar on the terminal for people.
 
 use crate::atomic_file::write_atomically;
+use crate::eval::Evaluation;
 use crate::{Error, Result};
 use indicatif::{FormattedDuration, HumanCount, ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
@@ -69,42 +70,18 @@ pub struct EpochRecord {
     pub seconds: f64,
 }
 
-/// One evaluation: k-means on each representation against the labels. What has no labels has no scores.
+/// One evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EvalRecord {
     /// Epochs completed.
     pub epoch: u64,
     /// Steps since the beginning of the run.
     pub step: u64,
-    /// Images evaluated.
-    pub images: u64,
-    /// k of k-means.
-    pub clusters: u64,
-    /// The raw pixels.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pixels: Option<Scores>,
-    /// The backbone before training.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub untrained: Option<Scores>,
-    /// The backbone's features h.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backbone: Option<Scores>,
-    /// The feature heads' outputs y.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub feature: Option<Scores>,
+    /// What was found.
+    #[serde(flatten)]
+    pub evaluation: Evaluation,
     /// Seconds the evaluation took.
     pub seconds: f64,
-}
-
-/// How well a clustering agrees with the labels.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Scores {
-    /// Normalised mutual information (arithmetic mean).
-    pub nmi: f64,
-    /// Adjusted Rand index.
-    pub ari: f64,
-    /// Accuracy under the best assignment of clusters to classes.
-    pub acc: f64,
 }
 
 /// A record as it is written. JSON has no NaN and no infinity: they become `null`, and `non_finite` names them.

@@ -46,3 +46,44 @@ pub fn losses<B: Backend>(tape: &mut Tape<B>, outputs: &Outputs, weights: &LossW
 pub fn trivial_feature_loss(feature_num: usize, alpha: f64) -> f64 {
     ((2 * feature_num - 1) as f64).ln() - alpha
 }
+
+/// The loss and its parts as numbers; NaN where unknown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossValues {
+    /// L
+    pub total: f64,
+    /// L_inst
+    pub instance: f64,
+    /// L_feat
+    pub feature: f64,
+    /// L_entropy, bits
+    pub entropy: f64,
+}
+
+impl LossValues {
+    /// Nothing known yet.
+    pub const UNKNOWN: LossValues =
+        LossValues { total: f64::NAN, instance: f64::NAN, feature: f64::NAN, entropy: f64::NAN };
+
+    /// Reads the recorded losses.
+    pub fn read<B: Backend>(tape: &Tape<B>, losses: &Losses) -> Result<Self> {
+        Ok(LossValues {
+            total: tape.scalar(losses.total)?,
+            instance: tape.scalar(losses.instance)?,
+            feature: tape.scalar(losses.feature)?,
+            entropy: tape.scalar(losses.entropy)?,
+        })
+    }
+
+    /// The mean of `count` values (the last of which is `new`), from the mean of those before: a state that a resumed run
+    /// goes on from without a difference.
+    pub fn running_mean(self, new: LossValues, count: u64) -> LossValues {
+        let mean = |old: f64, new: f64| if count <= 1 { new } else { old + (new - old) / count as f64 };
+        LossValues {
+            total: mean(self.total, new.total),
+            instance: mean(self.instance, new.instance),
+            feature: mean(self.feature, new.feature),
+            entropy: mean(self.entropy, new.entropy),
+        }
+    }
+}

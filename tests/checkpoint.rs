@@ -1,6 +1,7 @@
 //! Checkpoints: what is saved comes back to the bit; what is damaged is refused by name and never panics.
 
-use disentangle::checkpoint::{Checkpoint, DataStamp, Losses, Meta, NamedTensor, find, newest, path_after, prune};
+use disentangle::loss::LossValues;
+use disentangle::checkpoint::{Checkpoint, DataStamp, Meta, NamedTensor, find, newest, path_after, prune};
 use disentangle::config::Overrides;
 use disentangle::rng::{Purpose, stream};
 use std::path::Path;
@@ -29,7 +30,7 @@ fn example() -> Checkpoint {
         step: 1403,
         step_in_epoch: 5,
         data: DataStamp { description: "shapes: 1,000 images".into(), images: 1000, fingerprint: u64::MAX - 1 },
-        losses: Losses { total: 4.25, instance: 0.1 + 0.2, feature: f64::NEG_INFINITY, entropy: 1e-300 },
+        losses: LossValues { total: 4.25, instance: 0.1 + 0.2, feature: f64::NEG_INFINITY, entropy: 1e-300 },
     };
     Checkpoint { tensors, meta }
 }

@@ -1,6 +1,8 @@
 //! The configuration: layers, messages, file form.
 
-use disentangle::config::{Backbone, Config, Overrides, Schedule, presets};
+use disentangle::config::{Config, Overrides, presets};
+use disentangle::nn::Backbone;
+use disentangle::optim::schedule::Schedule;
 use disentangle::data::augment::AugmentConfig;
 use toml::Value;
 

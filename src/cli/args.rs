@@ -1,6 +1,7 @@
 //! Commands and options, and how they become a configuration.
 
-use crate::config::{Backbone, Config, Device, Overrides, presets};
+use crate::config::{Config, Device, Overrides, presets};
+use crate::nn::Backbone;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use toml::Value;

@@ -5,16 +5,19 @@
 //! full. In the file form "not given" is 0 (or an empty string), because TOML has no null and a later layer must be
 //! able to take a value back.
 
-mod choice;
+mod device;
 mod layers;
 mod presets;
 mod validate;
 
-pub use choice::{Backbone, Cifar100Labels, Device, Schedule, Split, Stem};
+pub use device::Device;
 pub use layers::Overrides;
 pub use presets::{Preset, presets};
 
 use crate::data::augment::AugmentConfig;
+use crate::data::source::{Cifar100Labels, Split};
+use crate::nn::{Backbone, Stem};
+use crate::optim::schedule::Schedule;
 use crate::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::Path;

@@ -3,6 +3,8 @@
 pub mod augment;
 pub mod dataset;
 pub mod image;
+pub mod loader;
+pub mod sampler;
 pub mod source;
 
 pub use dataset::{Dataset, DatasetImage, DatasetOptions};

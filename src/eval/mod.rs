@@ -3,6 +3,8 @@
 pub mod arrays;
 pub mod collapse;
 mod covariance;
+pub mod embed;
+mod evaluate;
 pub mod kmeans;
 pub mod metrics;
 pub mod probe;
@@ -10,4 +12,5 @@ pub mod probe;
 mod cholesky;
 mod rows;
 
+pub use evaluate::{Baselines, Evaluation, Evaluator, FactorRow, embedding_figures};
 pub(crate) use rows::Rows;

@@ -82,6 +82,16 @@ impl<B: Backend> Params<B> {
         Ok(id)
     }
 
+    /// A parameter.
+    pub fn get(&self, id: ParamId) -> &Param<B> {
+        &self.entries[id.0]
+    }
+
+    /// Replaces the value of a parameter by one of the same shape, from [`Params::import`].
+    pub fn set(&mut self, id: ParamId, tensor: Tensor<B>) {
+        self.entries[id.0].tensor = tensor;
+    }
+
     /// The value of a parameter.
     pub fn tensor(&self, id: ParamId) -> &Tensor<B> {
         &self.entries[id.0].tensor
@@ -109,14 +119,9 @@ impl<B: Backend> Params<B> {
         self.entries.iter().filter(|p| p.role.trained()).map(|p| p.tensor.shape().elems()).sum()
     }
 
-    /// A tensor's values and shape as a checkpoint holds them: filters OIHW, everything else as it is.
-    pub fn export(&self, id: ParamId) -> Result<(Vec<usize>, Vec<f64>)> {
-        let param = &self.entries[id.0];
-        self.export_like(param.role, &param.tensor)
-    }
-
-    /// Like [`Params::export`] for a tensor of the same role: Adam's moments.
-    pub fn export_like(&self, role: Role, tensor: &Tensor<B>) -> Result<(Vec<usize>, Vec<f64>)> {
+    /// The values and shape of a tensor (a parameter's, or of its gradient or moments) as a checkpoint holds them: filters
+    /// OIHW, everything else as it is.
+    pub fn export(&self, role: Role, tensor: &Tensor<B>) -> Result<(Vec<usize>, Vec<f64>)> {
         let values = self.backend.download(tensor)?;
         let shape = tensor.shape();
         Ok(match (role, shape.dims()) {
@@ -164,7 +169,7 @@ mod tests {
     fn filters_leave_as_oihw_and_come_back() {
         let mut params = Params::new(Cpu::<f64>::new(), 1);
         let id = params.add("conv.weight".into(), Shape::from([2, 3, 3, 5]), Role::ConvWeight).unwrap();
-        let (shape, oihw) = params.export(id).unwrap();
+        let (shape, oihw) = params.export(Role::ConvWeight, params.tensor(id)).unwrap();
         assert_eq!(shape, [2, 5, 3, 3]);
         let krsc = params.backend().download(params.tensor(id)).unwrap();
         // Output 1, row 2, column 0, input 4.

@@ -1,5 +1,6 @@
 //! Residual networks (He et al. 2016) as torchvision defines them, without the classifier.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::{BatchNorm, Conv2d, Forward, Params};
@@ -8,26 +9,33 @@ use crate::autograd::Var;
 use crate::backend::{Activation, Backend, Window};
 
 /// Which residual network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+#[value(rename_all = "lowercase")]
 pub enum Backbone {
     /// Basic blocks 2, 2, 2, 2.
+    #[value(alias = "18")]
     ResNet18,
     /// Basic blocks 3, 4, 6, 3: the paper's.
+    #[value(alias = "34")]
     ResNet34,
     /// Bottleneck blocks 3, 4, 6, 3.
+    #[value(alias = "50")]
     ResNet50,
 }
 
 /// What comes before the first block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+#[value(rename_all = "lowercase")]
 pub enum Stem {
     /// 7 x 7 convolution, stride 2, then 3 x 3 max pooling, stride 2: the paper's.
     Imagenet,
     /// 3 x 3 convolution, stride 1, no pooling: for small images.
     Cifar,
 }
+
+crate::named::named!(Backbone Stem);
 
 impl Backbone {
     /// Blocks of the four stages.

@@ -83,8 +83,8 @@ impl<B: Backend> Adam<B> {
         let mut sum = 0.0;
         for moments in &self.moments {
             let grad = grads.of_param(moments.id);
-            let name = || params.iter().nth(moments.id.index()).map_or_else(String::new, |(_, p)| p.name.clone());
-            sum += params.backend().squared_norm(grad.ok_or_else(|| no_gradient(&name()))?)?;
+            let grad = grad.ok_or_else(|| no_gradient(&params.get(moments.id).name))?;
+            sum += params.backend().squared_norm(grad)?;
         }
         Ok(sum.sqrt())
     }

@@ -2,17 +2,20 @@
 
 use std::f64::consts::PI;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// How the learning rate changes; it is set once per epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Schedule {
     /// From the base rate to 0 along half a cosine, without restarts (Loshchilov and Hutter 2017): the paper's.
     Cosine,
     /// Always the base rate.
     Constant,
 }
+
+crate::named::named!(Schedule);
 
 impl Schedule {
     /// The rate in force during `epoch` (from 0) of `epochs`: `base (1 + cos(pi epoch / epochs)) / 2` for the cosine, the

@@ -138,8 +138,8 @@ impl Default for SourceOptions {
 }
 
 /// The class labels of CIFAR-100.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Cifar100Labels {
     /// The 20 superclasses, as in the paper ("CIFAR-100-20").
     #[default]
@@ -149,8 +149,8 @@ pub enum Cifar100Labels {
 }
 
 /// A part of a data set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Split {
     /// Everything, as in the paper: clustering needs no held-out images.
     #[default]
@@ -160,6 +160,8 @@ pub enum Split {
     /// CIFAR's `test_batch`/`test.bin`; in an image folder what lies under `test`, `testing`, `val`, `valid`, `validation`.
     Test,
 }
+
+crate::named::named!(Cifar100Labels Split);
 
 impl Split {
     /// Whether a file of the part `part` belongs to what was asked for.

@@ -1,0 +1,172 @@
+//! Two views of every sample, ahead of the step that needs them.
+//!
+//! ```text
+//!            free slots                          full slots
+//!   step  ---------------->  loader thread  ---------------->  step
+//!         (recycle)          order, augment (rayon)   (next)
+//! ```
+//!
+//! A fixed number of slots goes round: the loader fills a free one and blocks when there is none, so it is never more than
+//! that far ahead and allocates nothing after the first round. What a slot holds depends on (seed, epoch, step) alone.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use rayon::prelude::*;
+
+use super::Dataset;
+use super::augment::{AugmentConfig, Scratch, Size, render};
+use super::sampler::Permutation;
+use crate::rng::{Purpose, stream};
+use crate::{Error, Result};
+
+/// Slots that go round: one in use, the others full or being filled.
+const SLOTS: usize = 3;
+
+/// A place in a run: the step about to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Step within the epoch, from 0.
+    pub step: u64,
+}
+
+/// What to load.
+#[derive(Clone, Debug)]
+pub struct LoaderConfig {
+    /// Seed of order and augmentation.
+    pub seed: u64,
+    /// Images in a batch; the incomplete last batch of an epoch is dropped.
+    pub batch_size: usize,
+    /// Side of a view in pixels.
+    pub image_size: usize,
+    /// How views are drawn.
+    pub augment: AugmentConfig,
+    /// Where to begin.
+    pub start: Position,
+    /// Epochs in the run.
+    pub epochs: u64,
+}
+
+/// Two views of N samples.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Which step this is for.
+    pub position: Position,
+    /// The N samples.
+    pub samples: Vec<usize>,
+    /// uint8 `[2N, S, S, 3]`: view 1 of all samples, then view 2.
+    pub views: Vec<u8>,
+}
+
+/// Complete batches of `batch_size` in an epoch of `samples`.
+pub fn steps_per_epoch(samples: usize, batch_size: usize) -> u64 {
+    samples.checked_div(batch_size).unwrap_or(0) as u64
+}
+
+/// The loader: an iterator over the rest of the run, with a thread behind it.
+pub struct Loader {
+    full: Option<Receiver<Result<Batch>>>,
+    free: Option<Sender<Batch>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Loader {
+    /// Starts loading. Errors if there are fewer samples than a batch needs, or no thread can be had.
+    pub fn start(dataset: Arc<Dataset>, config: LoaderConfig) -> Result<Loader> {
+        let (samples, batch) = (dataset.len(), config.batch_size);
+        if steps_per_epoch(samples, batch) == 0 {
+            let problem = format!("{samples} images do not fill a batch of {batch}: set batch_size to {samples} or less");
+            return Err(Error::Usage(problem));
+        }
+        let (full_sender, full) = channel();
+        let (free, free_receiver) = channel();
+        let bytes = 2 * batch * config.image_size * config.image_size * 3;
+        for _ in 0..SLOTS {
+            let slot = Batch { position: config.start, samples: vec![0; batch], views: vec![0; bytes] };
+            free.send(slot).map_err(|_| stopped())?;
+        }
+        let thread = std::thread::Builder::new()
+            .name("loader".into())
+            .spawn(move || fill_all(&dataset, &config, &free_receiver, &full_sender))
+            .map_err(Error::io("start a thread for", "the loader"))?;
+        Ok(Loader { full: Some(full), free: Some(free), thread: Some(thread) })
+    }
+
+    /// The next batch, waiting for it if need be; `None` at the end of the run. Errors if an image can no longer be read.
+    pub fn next_batch(&mut self) -> Result<Option<Batch>> {
+        match self.full.as_ref().map(Receiver::recv) {
+            Some(Ok(batch)) => batch.map(Some),
+            // The thread has gone: at the end of the run, or because it panicked.
+            _ => match self.thread.take().map(JoinHandle::join) {
+                Some(Err(_)) => Err(stopped()),
+                _ => Ok(None),
+            },
+        }
+    }
+
+    /// Gives a batch's memory back.
+    pub fn recycle(&mut self, batch: Batch) {
+        // At the end of the run nobody takes it.
+        let _ = self.free.as_ref().map(|free| free.send(batch));
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // Closing both channels ends the thread at its next send or receive.
+        (self.full, self.free) = (None, None);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn stopped() -> Error {
+    Error::shape("loader", "the loader's thread stopped unexpectedly")
+}
+
+/// Fills slots until the run's end, or until nobody listens.
+fn fill_all(dataset: &Dataset, config: &LoaderConfig, free: &Receiver<Batch>, full: &Sender<Result<Batch>>) {
+    let steps = steps_per_epoch(dataset.len(), config.batch_size);
+    for epoch in config.start.epoch..config.epochs {
+        let order = Permutation::of_epoch(config.seed, epoch, dataset.len());
+        let first = if epoch == config.start.epoch { config.start.step } else { 0 };
+        for step in first..steps {
+            let Ok(mut batch) = free.recv() else { return };
+            batch.position = Position { epoch, step };
+            let filled = fill(dataset, config, &order, &mut batch);
+            if full.send(filled.map(|()| batch)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn fill(dataset: &Dataset, config: &LoaderConfig, order: &Permutation, batch: &mut Batch) -> Result<()> {
+    let Position { epoch, step } = batch.position;
+    let first = step as usize * config.batch_size;
+    batch.samples.iter_mut().enumerate().for_each(|(i, sample)| *sample = order.at(first + i));
+    let view_bytes = config.image_size * config.image_size * 3;
+    let (view1, view2) = batch.views.split_at_mut(config.batch_size * view_bytes);
+    let outputs = view1.par_chunks_mut(view_bytes).zip(view2.par_chunks_mut(view_bytes));
+    outputs.zip(&batch.samples).try_for_each(|((view1, view2), &sample)| {
+        // One decode serves both views.
+        let image = dataset.image(sample)?;
+        for (view, out) in [view1, view2].into_iter().enumerate() {
+            let mut stream = stream(config.seed, Purpose::Augment, epoch, sample as u64, view as u32);
+            let params = config.augment.sample(&mut stream, image.as_ref().width(), image.as_ref().height());
+            with_scratch(|scratch| render(image.as_ref(), &params, Size::square(config.image_size), scratch, out))?;
+        }
+        Ok(())
+    })
+}
+
+/// Runs `f` with this thread's augmentation buffers.
+pub fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
+    thread_local!(static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new()));
+    SCRATCH.with_borrow_mut(f)
+}
