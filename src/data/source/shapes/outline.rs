@@ -128,21 +128,21 @@ mod tests {
         // Coverage is taken from the distance within half a pixel of the outline: there its slope must be 1 (a corner's
         // medial axis excepted, hence the share), and never above 1, anywhere.
         const H: f32 = 1e-3;
-        for shape in 0..NAMES.len() {
+        for (shape, name) in NAMES.iter().enumerate() {
             let (mut near, mut exact) = (0, 0);
             for i in 0..10_000 {
                 let (x, y) = ((i % 100) as f32 / 49.3 - 1.0, (i / 100) as f32 / 49.3 - 1.0);
                 let d = distance(shape, x, y);
                 let (dx, dy) = (distance(shape, x + H, y) - d, distance(shape, x, y + H) - d);
                 // 1 %: rounding of the differences, 1e-7 / H, and more.
-                assert!(dx.abs().max(dy.abs()) < 1.01 * H, "{}: too steep at ({x}, {y})", NAMES[shape]);
+                assert!(dx.abs().max(dy.abs()) < 1.01 * H, "{name}: too steep at ({x}, {y})");
                 let gradient = length(dx, dy) / H;
                 if d.abs() < 0.05 {
                     near += 1;
                     exact += i32::from((gradient - 1.0).abs() < 0.02);
                 }
             }
-            assert!(exact * 100 > near * 85, "{}: slope 1 at {exact} of {near}", NAMES[shape]);
+            assert!(exact * 100 > near * 85, "{name}: slope 1 at {exact} of {near}");
         }
     }
 }
