@@ -3,13 +3,15 @@
 //! JPEG goes through `zune-jpeg` (what the `image` crate itself uses) in its strict mode: the `image` crate decodes a
 //! truncated file without complaint and fills the rest with grey, which would train on grey.
 
+use std::error::Error;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::codecs::png::PngDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, Limits, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageError, Limits, RgbImage};
 use zune_jpeg::JpegDecoder;
+use zune_jpeg::errors::DecodeErrors;
 use zune_jpeg::zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 
 use crate::data::Image;
@@ -52,8 +54,8 @@ pub fn decode(bytes: &[u8]) -> Result<Image, String> {
     })?;
     // A panic in a decoder is a decoder's bug, but one file among millions must not end a run.
     let decoded = catch_unwind(AssertUnwindSafe(|| match format {
-        ImageFormat::Jpeg => decode_jpeg(bytes).map_err(|e| format!("damaged JPEG: {e}")),
-        ImageFormat::Png => decode_png(bytes).map_err(|e| format!("damaged PNG: {e}")),
+        ImageFormat::Jpeg => decode_jpeg(bytes),
+        ImageFormat::Png => decode_png(bytes),
     }));
     let (pixels, orientation) = decoded.unwrap_or_else(|_| Err("the decoder panicked on this file".into()))?;
     let mut picture = DynamicImage::ImageRgb8(pixels);
@@ -80,16 +82,17 @@ fn decode_jpeg(bytes: &[u8]) -> Result<(RgbImage, Orientation), String> {
         .set_max_height(usize::from(u16::MAX))
         .jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(|e| e.to_string())?;
-    let (width, height) = decoder.dimensions().ok_or("no frame header")?;
+    decoder.decode_headers().map_err(damaged_jpeg)?;
+    let (width, height) = decoder.dimensions().ok_or("damaged JPEG: no frame header")?;
     check_size(width as u64, height as u64)?;
     if !ends(bytes) {
-        return Err("cut short: no end-of-image marker".into());
+        return Err("JPEG cut short: no end-of-image marker".into());
     }
     let mut pixels = vec![0; width * height * 3];
-    decoder.decode_into(&mut pixels).map_err(|e| e.to_string())?;
+    decoder.decode_into(&mut pixels).map_err(damaged_jpeg)?;
     let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
-    let pixels = RgbImage::from_raw(width as u32, height as u32, pixels).ok_or("pixels of another size")?;
+    let pixels =
+        RgbImage::from_raw(width as u32, height as u32, pixels).ok_or("damaged JPEG: pixels of another size")?;
     Ok((pixels, orientation.unwrap_or(Orientation::NoTransforms)))
 }
 
@@ -110,16 +113,24 @@ fn ends(jpeg: &[u8]) -> bool {
 fn decode_png(bytes: &[u8]) -> Result<(RgbImage, Orientation), String> {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_PIXELS * 8); // 16-bit RGBA
-    let mut decoder = PngDecoder::with_limits(Cursor::new(bytes), limits).map_err(|e| plain(&e))?;
+    let mut decoder = PngDecoder::with_limits(Cursor::new(bytes), limits).map_err(damaged_png)?;
     let (width, height) = decoder.dimensions();
     check_size(u64::from(width), u64::from(height))?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let pixels = DynamicImage::from_decoder(decoder).map_err(|e| plain(&e))?.into_rgb8();
+    let pixels = DynamicImage::from_decoder(decoder).map_err(damaged_png)?.into_rgb8();
     Ok((pixels, orientation))
 }
 
-/// The `image` crate wraps reasons in a sentence about the format, which the caller says already.
-fn plain(error: &image::ImageError) -> String {
-    use std::error::Error;
-    error.source().map_or_else(|| error.to_string(), |source| source.to_string())
+fn damaged_jpeg(error: DecodeErrors) -> String {
+    format!("damaged JPEG: {}", one_line(&error.to_string()))
+}
+
+/// The `image` crate wraps the reason in a sentence about the format, which is said already.
+fn damaged_png(error: ImageError) -> String {
+    let reason = error.source().map_or_else(|| error.to_string(), |source| source.to_string());
+    format!("damaged PNG: {}", one_line(&reason))
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -165,13 +165,10 @@ struct Walk {
 impl Walk {
     /// Lists one folder.
     fn visit(&mut self, folder: &Path, name: &str) {
-        let listing = fs::canonicalize(folder).and_then(|real| {
-            if self.visited.insert(real) {
-                fs::read_dir(folder)?.collect::<std::io::Result<Vec<_>>>()
-            } else {
-                Ok(Vec::new())
-            }
-        });
+        if fs::canonicalize(folder).is_ok_and(|real| !self.visited.insert(real)) {
+            return self.excluded.push(Excluded::ignored(name, "symbolic link to a folder that is listed already"));
+        }
+        let listing = fs::read_dir(folder).and_then(|children| children.collect::<std::io::Result<Vec<_>>>());
         let mut children = match listing {
             Ok(children) => children,
             Err(e) => return self.excluded.push(Excluded::bad(name, format!("folder cannot be listed: {e}"))),
@@ -201,9 +198,6 @@ impl Walk {
             }
         };
         if target.is_dir() && is_link {
-            if fs::canonicalize(&path).is_ok_and(|real| self.visited.contains(&real)) {
-                return self.excluded.push(Excluded::ignored(name, "symbolic link to a folder that is already listed"));
-            }
             self.links.push((path, name));
         } else if target.is_dir() {
             self.pending.push((path, name));

@@ -3,8 +3,12 @@
 //! Image `i` shows one textured, rotated, anti-aliased shape on a cluttered background; it is a function of `i` and of the
 //! image size alone, drawn from `rng::stream(SEED, Purpose::Shapes, 0, i, 0)`. The class is the shape, `i % 10`, so classes
 //! are balanced; colour, texture, size, position and background are independent of it, of each other, and uniform.
-//! Rotation, exact place, tints and the clutter vary without a label. Shapes have similar areas, and are lighter than the
-//! background as often as darker, so that neither brightness nor any fixed pixel gives the class away.
+//! Rotation, exact place, tints and the clutter vary without a label.
+//!
+//! What a contrastive network learns first is what differs most between images and survives augmentation. So the shape is
+//! made the strongest such thing: shapes are always lighter than the background, colours have similar lightness (jitter of
+//! strength 1 and grayscale take most of them away), textures and backgrounds are low in contrast. To k-means on raw
+//! pixels, on the other hand, colour says most: areas are similar, and rotation and place move the outline about.
 //!
 //! Only IEEE-exact operations (`+ - * /`, square root, `floor`) are used: the pixels are the same on every platform.
 

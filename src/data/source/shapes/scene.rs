@@ -13,25 +13,25 @@ pub const FACTORS: [(&str, &[&str]); 5] = [
     ("background", &["plain", "gradient", "clouds", "stripes", "clutter"]),
 ];
 
-/// RGB in 0..1.
+/// RGB, each in 0..=1.
 pub type Colour = [f32; 3];
 
 const COLOURS: [Colour; 8] = [
-    [0.86, 0.14, 0.14],
-    [0.95, 0.52, 0.08],
-    [0.95, 0.86, 0.16],
-    [0.18, 0.66, 0.24],
-    [0.14, 0.74, 0.78],
-    [0.18, 0.34, 0.88],
-    [0.50, 0.20, 0.74],
-    [0.96, 0.52, 0.76],
+    [0.90, 0.36, 0.36],
+    [0.93, 0.60, 0.30],
+    [0.90, 0.82, 0.34],
+    [0.42, 0.74, 0.42],
+    [0.36, 0.74, 0.78],
+    [0.40, 0.54, 0.90],
+    [0.66, 0.46, 0.86],
+    [0.93, 0.60, 0.78],
 ];
 
 /// Radius of the shape, in half image sides.
-const RADII: [f32; 3] = [0.54, 0.66, 0.78];
+const RADII: [f32; 3] = [0.58, 0.68, 0.78];
 
-/// Distance of the positions from the middle, in half image sides: the largest shape just stays in the picture.
-const OFFSET: f32 = 0.16;
+/// Distance of the positions from the middle, in half image sides: the largest shape stays in the picture.
+const OFFSET: f32 = 0.13;
 
 /// Strokes and blobs of a cluttered background.
 pub const CLUTTER: usize = 14;
@@ -79,7 +79,7 @@ impl Scene {
         let mut place = |cell: usize| (cell as f32 - 1.0) * OFFSET + between(s, -0.03, 0.03);
         let centre = (place(position % 3), place(position / 3));
         let base = COLOURS[colour].map(|channel| (channel + between(s, -0.04, 0.04)).clamp(0.0, 1.0));
-        let shade = between(s, 0.5, 0.65);
+        let shade = between(s, 0.68, 0.82);
         Scene {
             shape: (i % outline::NAMES.len() as u64) as usize,
             colour,
@@ -92,7 +92,7 @@ impl Scene {
             rotation: direction(s),
             paint: [base, base.map(|channel| channel * shade)],
             phase: (between(s, 0.0, 1.0), between(s, 0.0, 1.0)),
-            ground: ground(s, base),
+            ground: ground(s),
             ground_direction: direction(s),
             ground_waves: (between(s, 2.0, 5.0), between(s, 0.0, 1.0)),
             clouds: std::array::from_fn(|_| std::array::from_fn(|_| between(s, 0.0, 1.0))),
@@ -121,20 +121,10 @@ fn direction(s: &mut Stream) -> (f32, f32) {
     }
 }
 
-/// Two muted colours that are both darker, or both lighter, than a shape of colour `base`: by enough to see its outline.
-fn ground(s: &mut Stream, base: Colour) -> [Colour; 2] {
-    const GAP: f32 = 0.2;
-    let luma = 0.299 * base[0] + 0.587 * base[1] + 0.114 * base[2];
-    let darker = (0.04, luma * 0.6 - GAP + 0.12);
-    let lighter = (luma + GAP, 0.96);
-    let room = |(low, high): (f32, f32)| high - low;
-    let (low, high) = match (room(darker) > 0.06, room(lighter) > 0.06) {
-        (true, true) => [darker, lighter][s.below(2) as usize],
-        (false, _) => lighter,
-        _ => darker,
-    };
+/// Two muted colours, darker than any shape.
+fn ground(s: &mut Stream) -> [Colour; 2] {
     std::array::from_fn(|_| {
-        let grey = between(s, low, high);
+        let grey = between(s, 0.05, 0.32);
         std::array::from_fn(|_| (grey + between(s, -0.07, 0.07)).clamp(0.0, 1.0))
     })
 }

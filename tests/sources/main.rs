@@ -1,0 +1,64 @@
+//! Sources and data sets on inputs made here: every layout, every picture format, and everything that can be wrong.
+//!
+//! `tests/fixtures/ramp_*.jpg` (made with Pillow 13) show the picture of [`ramp`] in encodings that no encoder at hand writes.
+
+mod archives;
+mod cifar;
+mod folders;
+mod pictures;
+mod shapes;
+
+use std::path::Path;
+
+use disentangle::Error;
+use disentangle::data::{Dataset, DatasetOptions, ExclusionKind, SourceOptions, source};
+use image::{ImageFormat, RgbImage};
+
+/// A picture of 24 x 16 pixels: red grows to the right, green downwards; `seed` is the blue.
+fn ramp(seed: u8) -> RgbImage {
+    RgbImage::from_fn(24, 16, |x, y| image::Rgb([10 * x as u8, 16 * y as u8, seed]))
+}
+
+fn encode(picture: impl Into<image::DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    picture.into().write_to(&mut std::io::Cursor::new(&mut bytes), format).unwrap();
+    bytes
+}
+
+fn png(seed: u8) -> Vec<u8> {
+    encode(ramp(seed), ImageFormat::Png)
+}
+
+fn write(root: &Path, name: &str, bytes: impl AsRef<[u8]>) {
+    let path = root.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn load_with(path: &Path, options: &SourceOptions) -> Result<Dataset, Error> {
+    let source = source::open(path.to_str().unwrap(), options)?;
+    Dataset::load(source, &DatasetOptions::default(), &|_, _| ())
+}
+
+fn load(path: &Path) -> Result<Dataset, Error> {
+    load_with(path, &SourceOptions::default())
+}
+
+fn names(data: &Dataset) -> Vec<&str> {
+    (0..data.len()).map(|i| data.name(i)).collect()
+}
+
+/// (name, kind, reason) of everything left out.
+fn excluded(data: &Dataset) -> Vec<(&str, ExclusionKind, &str)> {
+    data.excluded().iter().map(|e| (e.name.as_str(), e.kind, e.reason.as_str())).collect()
+}
+
+/// The error of loading `path`: one line, of the exit code, with all `parts` in it.
+#[track_caller]
+fn refused(path: &Path, exit_code: u8, parts: &[&str]) {
+    let error = load(path).err().expect("an error");
+    let text = error.to_string();
+    assert_eq!(error.exit_code(), exit_code, "{text}");
+    assert!(!text.contains('\n') && text.contains(path.to_str().unwrap()), "{text}");
+    parts.iter().for_each(|part| assert!(text.contains(part), "no `{part}` in: {text}"));
+}
