@@ -9,7 +9,6 @@
 //! results.json                       the last evaluation
 //! ```
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 

@@ -50,7 +50,8 @@ pub fn restore_adam<B: Backend>(params: &Params<B>, adam: &mut Adam<B>, checkpoi
 fn read<B: Backend>(params: &Params<B>, checkpoint: &Checkpoint, id: ParamId, prefix: &str) -> Result<Tensor<B>> {
     let name = format!("{prefix}{}", params.get(id).name);
     let tensor = checkpoint.tensor(&name);
-    let tensor = tensor.ok_or_else(|| Error::shape("checkpoint", format!("{name} is missing: it is of another network")))?;
+    let tensor =
+        tensor.ok_or_else(|| Error::shape("checkpoint", format!("{name} is missing: it is of another network")))?;
     let values: Vec<f64> = tensor.data.iter().map(|&x| f64::from(x)).collect();
     params.import(id, &tensor.shape, &values)
 }

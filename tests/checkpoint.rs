@@ -1,8 +1,8 @@
 //! Checkpoints: what is saved comes back to the bit; what is damaged is refused by name and never panics.
 
-use disentangle::loss::LossValues;
 use disentangle::checkpoint::{Checkpoint, DataStamp, Meta, NamedTensor, find, newest, path_after, prune};
 use disentangle::config::Overrides;
+use disentangle::loss::LossValues;
 use disentangle::rng::{Purpose, stream};
 use std::path::Path;
 

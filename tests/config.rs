@@ -1,9 +1,9 @@
 //! The configuration: layers, messages, file form.
 
 use disentangle::config::{Config, Overrides, presets};
+use disentangle::data::augment::AugmentConfig;
 use disentangle::nn::Backbone;
 use disentangle::optim::schedule::Schedule;
-use disentangle::data::augment::AugmentConfig;
 use toml::Value;
 
 /// Resolves `file` (as `run.toml`) and `--set` texts, with data given unless they say otherwise.

@@ -1,4 +1,75 @@
 //! The command line: a file a command.
 
 pub mod args;
+mod data;
+mod dry_run;
+mod embed;
+mod eval;
 pub mod info;
+mod train;
+
+use std::io::Write;
+
+use self::args::{Cli, Command};
+use crate::backend::Backend;
+use crate::backend::cpu::Cpu;
+use crate::checkpoint::{self, Checkpoint};
+use crate::config::{Config, Device, Overrides};
+use crate::model::Model;
+use crate::nn::Params;
+use crate::train::{Outcome, architecture};
+use crate::{Error, Result, snapshot};
+
+/// Exit code of a run that Ctrl-C stopped, after its checkpoint: what shells use for it.
+pub const INTERRUPTED: u8 = 130;
+
+/// Runs a command; the result is the exit code: 0 done, [`INTERRUPTED`] stopped. Errors carry their own codes.
+pub fn run(cli: Cli) -> Result<u8> {
+    match cli.command {
+        Command::Train(args) => Ok(match train::run(&args)? {
+            Outcome::Finished => 0,
+            Outcome::Interrupted => INTERRUPTED,
+        }),
+        Command::Eval(args) => eval::run(&args).map(|()| 0),
+        Command::Embed(args) => embed::run(&args).map(|()| 0),
+        Command::Info => {
+            print(&info::info());
+            Ok(0)
+        }
+    }
+}
+
+/// Writes to stdout; a reader that has gone (`| head`) is no error.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
+}
+
+/// The device a configuration asks for, and the number of threads, which is set for the whole process.
+fn device(config: &Config) -> Result<Cpu<f32>> {
+    // The pool can be set only once a process; a second command in one process (tests) keeps the first one's.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global();
+    match config.device {
+        // The only backend of this version.
+        Device::Auto | Device::Cpu => Ok(Cpu::new()),
+    }
+}
+
+/// A trained network with the configuration it was trained with, changed by the command line.
+struct Trained<B: Backend> {
+    config: Config,
+    checkpoint: Checkpoint,
+    path: std::path::PathBuf,
+    model: Model,
+    params: Params<B>,
+}
+
+/// Reads the network that `path` (a run folder or a checkpoint) means. Errors if it does not fit the configuration.
+fn trained(path: &std::path::Path, overrides: &Overrides) -> Result<Trained<Cpu<f32>>> {
+    let path = checkpoint::find(path)?;
+    let checkpoint = Checkpoint::load(&path)?;
+    let config = overrides.resolve_over(&checkpoint.meta.config)?;
+    let mut params = Params::new(device(&config)?, config.seed);
+    let model = Model::new(&mut params, &architecture(&config))?;
+    snapshot::restore_params(&mut params, &checkpoint).map_err(|e| Error::format(&path, e.to_string()))?;
+    Ok(Trained { config, checkpoint, path, model, params })
+}

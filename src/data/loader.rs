@@ -79,7 +79,8 @@ impl Loader {
     pub fn start(dataset: Arc<Dataset>, config: LoaderConfig) -> Result<Loader> {
         let (samples, batch) = (dataset.len(), config.batch_size);
         if steps_per_epoch(samples, batch) == 0 {
-            let problem = format!("{samples} images do not fill a batch of {batch}: set batch_size to {samples} or less");
+            let problem =
+                format!("{samples} images do not fill a batch of {batch}: set batch_size to {samples} or less");
             return Err(Error::Usage(problem));
         }
         let (full_sender, full) = channel();

@@ -16,6 +16,7 @@ mod cifar;
 mod decode;
 mod files;
 mod image_folder;
+mod joined;
 pub mod shapes;
 
 use std::borrow::Cow;
@@ -192,6 +193,18 @@ pub fn open(location: &str, options: &SourceOptions) -> Result<Box<dyn Source>> 
         return Ok(Box::new(cifar::Cifar::open(&files, &layout, options)?));
     }
     Ok(Box::new(image_folder::ImageFolder::new(files, options.split)?))
+}
+
+/// Opens one location, or several and joins them: see [`open`]. Errors as there, and with [`Error::Usage`] without any.
+pub fn open_all(locations: &[String], options: &SourceOptions) -> Result<Box<dyn Source>> {
+    match locations {
+        [] => Err(Error::Usage("no data: give --data, or `shapes` for the built-in set".into())),
+        [location] => open(location, options),
+        several => {
+            let open = |location: &String| Ok((location.clone(), open(location, options)?));
+            Ok(Box::new(joined::Joined::new(several.iter().map(open).collect::<Result<_>>()?)))
+        }
+    }
 }
 
 fn open_shapes(location: &str, options: &SourceOptions) -> Result<shapes::Shapes> {

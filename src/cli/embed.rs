@@ -1,0 +1,56 @@
+//! `embed`: a trained model's embeddings as files.
+
+use std::path::Path;
+
+use super::args::EmbedArgs;
+use super::{data, print, trained};
+use crate::data::Dataset;
+use crate::eval::Evaluator;
+use crate::eval::arrays::{Column, Entries, write_npy_f32, write_table};
+use crate::eval::embed::{Embeddings, embed};
+use crate::{Error, Result, run};
+
+/// Runs the command.
+pub fn run(args: &EmbedArgs) -> Result<()> {
+    let mut network = trained(&args.model, &args.overrides())?;
+    let dataset = data::load(&network.config)?;
+    let out = args.out.as_path();
+    std::fs::create_dir_all(out).map_err(Error::io("create the folder", out))?;
+    let size = network.config.image_size;
+    let embeddings = embed(&network.model, &mut network.params, &dataset, size, &mut |_| ())?;
+    let n = dataset.len();
+    let Embeddings { h, z, y, h_dim, z_dim, y_dim } = &embeddings;
+    for (name, array, dim) in [("h.npy", h, h_dim), ("z.npy", z, z_dim), ("y.npy", y, y_dim)] {
+        write_npy_f32(&out.join(name), array, &[n, *dim])?;
+    }
+    write_samples(out, &dataset, &Evaluator::new(&dataset, &network.config.eval), &embeddings)?;
+    run::write_quarantine(out, dataset.excluded())?;
+    print(&format!(
+        "{n} images: h.npy [{n}, {h_dim}], z.npy [{n}, {z_dim}], y.npy [{n}, {y_dim}], samples.csv in {}",
+        out.display()
+    ));
+    Ok(())
+}
+
+/// `samples.csv`: a line an image, in the order of the arrays' rows; clusters only where there is a k.
+fn write_samples(out: &Path, dataset: &Dataset, evaluator: &Evaluator, embeddings: &Embeddings) -> Result<()> {
+    let n = dataset.len();
+    let index: Vec<u32> = (0..n as u32).collect();
+    let names: Vec<String> = (0..n).map(|i| dataset.name(i).to_owned()).collect();
+    let labels: Vec<Option<u32>> = (0..n).map(|i| dataset.label(i)).collect();
+    let class =
+        |label: &Option<u32>| label.and_then(|l| dataset.classes().get(l as usize)).cloned().unwrap_or_default();
+    let classes: Vec<String> = labels.iter().map(class).collect();
+    let from_h = evaluator.cluster(&embeddings.h, embeddings.h_dim)?;
+    let from_y = evaluator.cluster(&embeddings.y, embeddings.y_dim)?;
+    let mut columns = vec![
+        Column { name: "index", entries: Entries::Numbers(&index) },
+        Column { name: "name", entries: Entries::Text(&names) },
+        Column { name: "label", entries: Entries::MaybeNumbers(&labels) },
+        Column { name: "class", entries: Entries::Text(&classes) },
+    ];
+    for (name, clusters) in [("cluster_h", &from_h), ("cluster_y", &from_y)] {
+        columns.extend(clusters.as_ref().map(|c| Column { name, entries: Entries::Numbers(c) }));
+    }
+    write_table(&out.join("samples.csv"), &columns)
+}

@@ -1,0 +1,42 @@
+//! `eval`: the scores of a trained model.
+
+use super::args::EvalArgs;
+use super::{data, print, trained};
+use crate::eval::embed::embed;
+use crate::eval::{Baselines, Evaluator};
+use crate::{Result, run};
+
+/// Runs the command.
+pub fn run(args: &EvalArgs) -> Result<()> {
+    let mut network = trained(&args.model, &args.overrides())?;
+    let dataset = data::load(&network.config)?;
+    let size = network.config.image_size;
+    let embeddings = embed(&network.model, &mut network.params, &dataset, size, &mut |_| ())?;
+    let evaluator = Evaluator::new(&dataset, &network.config.eval);
+    // The run knows how its untrained network did on the same data with the same k-means.
+    let same = network.checkpoint.meta.data.fingerprint == run::stamp(&dataset).fingerprint
+        && network.checkpoint.meta.config.eval == network.config.eval;
+    let known = network.path.parent().filter(|_| same).and_then(run::baselines).unwrap_or_default();
+    let baselines = Baselines { pixels: evaluator.score_pixels(size)?, ..known };
+    let evaluation = evaluator.evaluate(&embeddings, &baselines)?;
+    if args.json {
+        print(&serde_json::to_string(&evaluation).unwrap_or_default());
+        return Ok(());
+    }
+    print(&evaluation.table());
+    if let (None, Some(k)) = (evaluation.backbone, evaluator.clusters()) {
+        print(&cluster_sizes(k, &evaluator, &embeddings.h, embeddings.h_dim)?);
+    }
+    Ok(())
+}
+
+/// Without labels all that can be said of a clustering is how large its clusters are.
+fn cluster_sizes(k: usize, evaluator: &Evaluator, points: &[f32], dim: usize) -> Result<String> {
+    let mut sizes = vec![0usize; k];
+    for cluster in evaluator.cluster(points, dim)?.unwrap_or_default() {
+        sizes[cluster as usize] += 1;
+    }
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
+    Ok(format!("{k} clusters of the backbone's features, images in each: {}", sizes.join(", ")))
+}
