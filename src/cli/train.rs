@@ -14,6 +14,7 @@ use crate::data::Dataset;
 use crate::data::loader::{Position, steps_per_epoch};
 use crate::eval::embed::{calibrate, embed};
 use crate::eval::{Baselines, Evaluator};
+use crate::log::say;
 use crate::loss::trivial_feature_loss;
 use crate::model::Model;
 use crate::nn::Params;
@@ -75,7 +76,7 @@ fn resume(args: &TrainArgs) -> Result<Outcome> {
     let mut trainer = Trainer::new(backend, config, dataset.len())?;
     match checkpoint::newest(&folder)? {
         Some(path) => restore(&mut trainer, &dataset, &path)?,
-        None => eprintln!("no checkpoint in {} yet: starting from the beginning", folder.display()),
+        None => say(&format!("no checkpoint in {} yet: starting from the beginning", folder.display())),
     }
     run::save_config(&folder, &trainer.config)?;
     carry_out(trainer, &dataset, &folder)
@@ -115,7 +116,7 @@ fn restore<B: Backend>(trainer: &mut Trainer<B>, dataset: &Dataset, path: &Path)
     snapshot::restore_adam(&trainer.params, &mut trainer.adam, &checkpoint).map_err(context)?;
     trainer.position = Position { epoch: checkpoint.meta.epoch, step: checkpoint.meta.step_in_epoch };
     trainer.epoch_losses = checkpoint.meta.losses;
-    eprintln!("resuming after step {} from {}", checkpoint.meta.step, path.display());
+    say(&format!("resuming after step {} from {}", checkpoint.meta.step, path.display()));
     Ok(())
 }
 
@@ -124,14 +125,14 @@ fn carry_out<B: Backend>(mut trainer: Trainer<B>, dataset: &Arc<Dataset>, folder
     let clock = Instant::now();
     let steps = steps_per_epoch(dataset.len(), trainer.config.batch_size);
     let (config, parameters) = (&trainer.config, trainer.params.trained_elems());
-    eprintln!(
+    say(&format!(
         "model: {}, {:.1} M parameters, {} px; {} epochs of {steps} steps on the CPU; run: {}",
         config.backbone,
         parameters as f64 / 1e6,
         config.image_size,
         config.epochs,
         folder.display()
-    );
+    ));
     let mut run = Run::open(folder, &trainer, steps)?;
     if run::baselines(folder).is_none() {
         run.say("scoring raw pixels and the untrained network, which training has to beat");
@@ -140,7 +141,7 @@ fn carry_out<B: Backend>(mut trainer: Trainer<B>, dataset: &Arc<Dataset>, folder
     let outcome = train(&mut trainer, dataset, &mut run, interrupt_flag()?)?;
     run.finish();
     if outcome == Outcome::Interrupted {
-        eprintln!("stopped; go on with: disentangle train --out {} --resume", folder.display());
+        say(&format!("stopped; go on with: disentangle train --out {} --resume", folder.display()));
         return Ok(outcome);
     }
     // A resumed run may have had nothing left to do.
@@ -199,7 +200,7 @@ fn interrupt_flag() -> Result<&'static AtomicBool> {
         if INTERRUPT.swap(true, Ordering::Relaxed) {
             std::process::exit(INTERRUPTED.into());
         }
-        eprintln!("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once");
+        say("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once");
     };
     match ctrlc::set_handler(handler) {
         // Another run in this process has set it.
