@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::args::TrainArgs;
-use super::{INTERRUPTED, data, device, dry_run, print};
+use super::{INTERRUPTED, data, device, dry_run, fills_a_batch, print};
 use crate::backend::Backend;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Overrides};
@@ -39,15 +39,8 @@ pub fn run(args: &TrainArgs) -> Result<Outcome> {
         return Ok(Outcome::Finished);
     }
     let backend = device(&config)?;
-    let dataset = Arc::new(data::load(&config)?);
+    let dataset = load(&config)?;
     let trainer = Trainer::new(backend, config, dataset.len())?;
-    let steps = steps_per_epoch(dataset.len(), trainer.config.batch_size);
-    if steps == 0 {
-        let (images, batch) = (dataset.len(), trainer.config.batch_size);
-        return Err(Error::Usage(format!(
-            "{images} images do not fill a batch of {batch}: add --batch-size {images}, or less"
-        )));
-    }
     let folder = match trainer.config.out.as_str() {
         "" => run::fresh(Path::new(RUNS), &trainer.config.preset),
         out => PathBuf::from(out),
@@ -72,7 +65,7 @@ fn resume(args: &TrainArgs) -> Result<Outcome> {
         return Ok(Outcome::Finished);
     }
     let backend = device(&config)?;
-    let dataset = Arc::new(data::load(&config)?);
+    let dataset = load(&config)?;
     let mut trainer = Trainer::new(backend, config, dataset.len())?;
     match checkpoint::newest(&folder)? {
         Some(path) => restore(&mut trainer, &dataset, &path)?,
@@ -80,6 +73,14 @@ fn resume(args: &TrainArgs) -> Result<Outcome> {
     }
     run::save_config(&folder, &trainer.config)?;
     carry_out(trainer, &dataset, &folder)
+}
+
+/// The data set, with images enough to train on and to evaluate: found out before anything is written.
+fn load(config: &Config) -> Result<Arc<Dataset>> {
+    let dataset = data::load(config)?;
+    fills_a_batch(dataset.len(), config)?;
+    Evaluator::new(&dataset, &config.eval)?;
+    Ok(Arc::new(dataset))
 }
 
 /// The saved configuration with what the command line may change. Errors with [`Error::Usage`] listing what it may not.
@@ -90,14 +91,12 @@ fn resumed_config(overrides: &Overrides, saved: &Config) -> Result<Config> {
         .into_iter()
         // More epochs are what one resumes for; other data are found out by their fingerprint.
         .filter(|difference| difference.changes_training() && !["epochs", "data"].contains(&difference.key.as_str()))
-        .map(|difference| {
-            format!("  {}: the run has {}, asked for {}", difference.key, difference.theirs, difference.mine)
-        })
+        .map(|difference| format!("{} is {} in the run, not {}", difference.key, difference.theirs, difference.mine))
         .collect();
     if refused.is_empty() {
         return Ok(config);
     }
-    Err(Error::Usage(format!("a resumed run must stay the same run; start a new one for:\n{}", refused.join("\n"))))
+    Err(Error::Usage(format!("cannot resume with another configuration ({}): start a new run", refused.join("; "))))
 }
 
 fn restore<B: Backend>(trainer: &mut Trainer<B>, dataset: &Dataset, path: &Path) -> Result<()> {
@@ -105,7 +104,7 @@ fn restore<B: Backend>(trainer: &mut Trainer<B>, dataset: &Dataset, path: &Path)
     let (then, now) = (&checkpoint.meta.data, run::stamp(dataset));
     if then.fingerprint != now.fingerprint || then.images != now.images {
         return Err(Error::Usage(format!(
-            "{} was trained on other data:\n  then: {}\n  now:  {}",
+            "{} was trained on other data (then: {}; now: {})",
             path.display(),
             then.description,
             now.description
@@ -157,7 +156,7 @@ fn carry_out<B: Backend>(mut trainer: Trainer<B>, dataset: &Arc<Dataset>, folder
 /// Scores of raw pixels and of a network with the first weights of this run.
 fn baselines<B: Backend>(trainer: &Trainer<B>, dataset: &Dataset) -> Result<Baselines> {
     let config = &trainer.config;
-    let evaluator = Evaluator::new(dataset, &config.eval);
+    let evaluator = Evaluator::new(dataset, &config.eval)?;
     if dataset.labels().is_none() && dataset.factors().is_empty() {
         return Ok(Baselines::default());
     }
