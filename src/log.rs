@@ -10,6 +10,12 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// Prints a line on stderr. That its reader has gone (`2>&1 | head`) is no error, and must not end a run (as the panic of
+/// `eprintln!` would).
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// One line of `metrics.jsonl`, told apart by its `kind`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -220,15 +226,15 @@ impl Progress {
             bar.set_message(figures(record, left));
             bar.set_position(record.step);
         } else if record.step.is_multiple_of(self.plan.log_every.max(1)) || record.step == self.plan.steps {
-            eprintln!("{epoch}  step {}/{}  {}", record.step, self.plan.steps, figures(record, left));
+            say(&format!("{epoch}  step {}/{}  {}", record.step, self.plan.steps, figures(record, left)));
         }
     }
 
     /// Prints a line of its own, above the bar if there is one.
     pub fn say(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
 

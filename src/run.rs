@@ -176,7 +176,7 @@ impl Run {
         let clock = Instant::now();
         let size = trainer.config.image_size;
         let embeddings = embed(&trainer.model, &mut trainer.params, dataset, size, &mut |_| ())?;
-        let evaluation = Evaluator::new(dataset, &trainer.config.eval).evaluate(&embeddings, &self.baselines)?;
+        let evaluation = Evaluator::new(dataset, &trainer.config.eval)?.evaluate(&embeddings, &self.baselines)?;
         if let (Some(h), Some(y)) = (evaluation.backbone, evaluation.feature) {
             let epoch = trainer.position.epoch;
             self.progress.say(&format!("epoch {epoch}: NMI {:.3} backbone, {:.3} feature", h.nmi, y.nmi));
@@ -195,7 +195,8 @@ impl Run {
     pub fn save<B: Backend>(&mut self, trainer: &Trainer<B>, dataset: &Dataset) -> Result<()> {
         let meta = Meta {
             program: env!("CARGO_PKG_VERSION").to_owned(),
-            config: trainer.config.clone(),
+            // Where a run lies and how many threads it has is not part of its state: the same state, the same bytes.
+            config: Config { out: String::new(), threads: 0, ..trainer.config.clone() },
             epoch: trainer.position.epoch,
             step: trainer.adam.steps(),
             step_in_epoch: trainer.position.step,

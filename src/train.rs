@@ -103,7 +103,11 @@ impl<B: Backend> Trainer<B> {
         let clock = Instant::now();
         let loss = self.forward_backward(batch)?;
         let learning_rate = self.learning_rate();
-        let grad_norm = self.adam.step(&mut self.params, &self.grads, learning_rate)?;
+        let grad_norm = self.adam.step(&mut self.params, &self.grads, learning_rate);
+        let grad_norm = grad_norm.map_err(|error| match error {
+            Error::NonFinite(problem) => diverged(&problem, batch.position),
+            error => error,
+        })?;
         self.grads.clear();
         let epoch = self.position.epoch;
         self.advance(loss);
@@ -134,12 +138,8 @@ impl<B: Backend> Trainer<B> {
         let loss = LossValues::read(&self.tape, &recorded)?;
         if !loss.total.is_finite() {
             let LossValues { total, instance, feature, entropy } = loss;
-            return Err(Error::NonFinite(format!(
-                "the loss is {total} (instance {instance}, feature {feature}, entropy {entropy}) in epoch {}, step {}; \
-                 the last checkpoint is intact: try a smaller learning_rate",
-                batch.position.epoch + 1,
-                batch.position.step + 1
-            )));
+            let problem = format!("the loss is {total} (instance {instance}, feature {feature}, entropy {entropy})");
+            return Err(diverged(&problem, batch.position));
         }
         self.tape.backward(recorded.total, &mut self.grads)?;
         Ok(loss)
@@ -176,6 +176,15 @@ impl<B: Backend> Trainer<B> {
             epochs: self.config.epochs as u64,
         }
     }
+}
+
+/// The error that ends a run whose numbers are no longer finite.
+fn diverged(problem: &str, Position { epoch, step }: Position) -> Error {
+    Error::NonFinite(format!(
+        "{problem} in epoch {}, step {}; the last checkpoint is intact: try a smaller learning_rate",
+        epoch + 1,
+        step + 1
+    ))
 }
 
 /// The network a configuration asks for.

@@ -8,6 +8,7 @@ use crate::Result;
 use crate::config::Config;
 use crate::data::source::{self, SourceOptions};
 use crate::data::{Dataset, DatasetOptions, ExclusionKind, Source};
+use crate::log::say;
 
 /// Files that were set aside and are named on the terminal; the rest is counted.
 const NAMED: usize = 3;
@@ -30,13 +31,13 @@ pub fn load(config: &Config) -> Result<Dataset> {
     let dataset = Dataset::load(source, &options, &|done, _| bar.set_position(done as u64));
     bar.finish_and_clear();
     let dataset = dataset?;
-    eprintln!("data: {}", dataset.describe());
+    say(&format!("data: {}", dataset.describe()));
     let bad = || dataset.excluded().iter().filter(|excluded| excluded.kind == ExclusionKind::Bad);
     for excluded in bad().take(NAMED) {
-        eprintln!("  set aside {}: {}", excluded.name, excluded.reason);
+        say(&format!("  set aside {}: {}", excluded.name, excluded.reason));
     }
     if bad().count() > NAMED {
-        eprintln!("  ... and {} more", bad().count() - NAMED);
+        say(&format!("  ... and {} more", bad().count() - NAMED));
     }
     Ok(dataset)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{data, device, info};
+use super::{data, device, fills_a_batch, info};
 use crate::Result;
 use crate::backend::{Backend, Memory};
 use crate::config::Config;
@@ -17,6 +17,7 @@ pub fn report(config: &Config) -> Result<String> {
     let backend = device(config)?;
     let source = data::open(config)?;
     let images = source.len();
+    fills_a_batch(images, config)?;
     let steps = steps_per_epoch(images, config.batch_size) * config.epochs as u64;
     let view = 2 * config.image_size * config.image_size * 3;
     let large = (PROBE_ELEMS / view).clamp(4, config.batch_size.max(4));

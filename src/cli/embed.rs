@@ -14,6 +14,7 @@ use crate::{Error, Result, run};
 pub fn run(args: &EmbedArgs) -> Result<()> {
     let mut network = trained(&args.model, &args.overrides())?;
     let dataset = data::load(&network.config)?;
+    let evaluator = Evaluator::new(&dataset, &network.config.eval)?;
     let out = args.out.as_path();
     std::fs::create_dir_all(out).map_err(Error::io("create the folder", out))?;
     let size = network.config.image_size;
@@ -23,7 +24,7 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
     for (name, array, dim) in [("h.npy", h, h_dim), ("z.npy", z, z_dim), ("y.npy", y, y_dim)] {
         write_npy_f32(&out.join(name), array, &[n, *dim])?;
     }
-    write_samples(out, &dataset, &Evaluator::new(&dataset, &network.config.eval), &embeddings)?;
+    write_samples(out, &dataset, &evaluator, &embeddings)?;
     run::write_quarantine(out, dataset.excluded())?;
     print(&format!(
         "{n} images: h.npy [{n}, {h_dim}], z.npy [{n}, {z_dim}], y.npy [{n}, {y_dim}], samples.csv in {}",

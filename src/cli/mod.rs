@@ -54,6 +54,18 @@ fn device(config: &Config) -> Result<Cpu<f32>> {
     }
 }
 
+/// Errors with [`Error::Usage`] if there are fewer `images` than a batch takes.
+fn fills_a_batch(images: usize, config: &Config) -> Result<()> {
+    let batch = config.batch_size;
+    match images {
+        0 | 1 => Err(Error::Usage("a single image cannot be trained on: a contrast needs two".into())),
+        _ if images < batch => Err(Error::Usage(format!(
+            "{images} images do not fill a batch of {batch}: add --batch-size {images}, or less"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// A trained network with the configuration it was trained with, changed by the command line.
 struct Trained<B: Backend> {
     config: Config,

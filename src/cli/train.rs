@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::args::TrainArgs;
-use super::{INTERRUPTED, data, device, dry_run, print};
+use super::{INTERRUPTED, data, device, dry_run, fills_a_batch, print};
 use crate::backend::Backend;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Overrides};
@@ -14,6 +14,7 @@ use crate::data::Dataset;
 use crate::data::loader::{Position, steps_per_epoch};
 use crate::eval::embed::{calibrate, embed};
 use crate::eval::{Baselines, Evaluator};
+use crate::log::say;
 use crate::loss::trivial_feature_loss;
 use crate::model::Model;
 use crate::nn::Params;
@@ -38,15 +39,8 @@ pub fn run(args: &TrainArgs) -> Result<Outcome> {
         return Ok(Outcome::Finished);
     }
     let backend = device(&config)?;
-    let dataset = Arc::new(data::load(&config)?);
+    let dataset = load(&config)?;
     let trainer = Trainer::new(backend, config, dataset.len())?;
-    let steps = steps_per_epoch(dataset.len(), trainer.config.batch_size);
-    if steps == 0 {
-        let (images, batch) = (dataset.len(), trainer.config.batch_size);
-        return Err(Error::Usage(format!(
-            "{images} images do not fill a batch of {batch}: add --batch-size {images}, or less"
-        )));
-    }
     let folder = match trainer.config.out.as_str() {
         "" => run::fresh(Path::new(RUNS), &trainer.config.preset),
         out => PathBuf::from(out),
@@ -71,14 +65,22 @@ fn resume(args: &TrainArgs) -> Result<Outcome> {
         return Ok(Outcome::Finished);
     }
     let backend = device(&config)?;
-    let dataset = Arc::new(data::load(&config)?);
+    let dataset = load(&config)?;
     let mut trainer = Trainer::new(backend, config, dataset.len())?;
     match checkpoint::newest(&folder)? {
         Some(path) => restore(&mut trainer, &dataset, &path)?,
-        None => eprintln!("no checkpoint in {} yet: starting from the beginning", folder.display()),
+        None => say(&format!("no checkpoint in {} yet: starting from the beginning", folder.display())),
     }
     run::save_config(&folder, &trainer.config)?;
     carry_out(trainer, &dataset, &folder)
+}
+
+/// The data set, with images enough to train on and to evaluate: found out before anything is written.
+fn load(config: &Config) -> Result<Arc<Dataset>> {
+    let dataset = data::load(config)?;
+    fills_a_batch(dataset.len(), config)?;
+    Evaluator::new(&dataset, &config.eval)?;
+    Ok(Arc::new(dataset))
 }
 
 /// The saved configuration with what the command line may change. Errors with [`Error::Usage`] listing what it may not.
@@ -89,14 +91,12 @@ fn resumed_config(overrides: &Overrides, saved: &Config) -> Result<Config> {
         .into_iter()
         // More epochs are what one resumes for; other data are found out by their fingerprint.
         .filter(|difference| difference.changes_training() && !["epochs", "data"].contains(&difference.key.as_str()))
-        .map(|difference| {
-            format!("  {}: the run has {}, asked for {}", difference.key, difference.theirs, difference.mine)
-        })
+        .map(|difference| format!("{} is {} in the run, not {}", difference.key, difference.theirs, difference.mine))
         .collect();
     if refused.is_empty() {
         return Ok(config);
     }
-    Err(Error::Usage(format!("a resumed run must stay the same run; start a new one for:\n{}", refused.join("\n"))))
+    Err(Error::Usage(format!("cannot resume with another configuration ({}): start a new run", refused.join("; "))))
 }
 
 fn restore<B: Backend>(trainer: &mut Trainer<B>, dataset: &Dataset, path: &Path) -> Result<()> {
@@ -104,7 +104,7 @@ fn restore<B: Backend>(trainer: &mut Trainer<B>, dataset: &Dataset, path: &Path)
     let (then, now) = (&checkpoint.meta.data, run::stamp(dataset));
     if then.fingerprint != now.fingerprint || then.images != now.images {
         return Err(Error::Usage(format!(
-            "{} was trained on other data:\n  then: {}\n  now:  {}",
+            "{} was trained on other data (then: {}; now: {})",
             path.display(),
             then.description,
             now.description
@@ -115,7 +115,7 @@ fn restore<B: Backend>(trainer: &mut Trainer<B>, dataset: &Dataset, path: &Path)
     snapshot::restore_adam(&trainer.params, &mut trainer.adam, &checkpoint).map_err(context)?;
     trainer.position = Position { epoch: checkpoint.meta.epoch, step: checkpoint.meta.step_in_epoch };
     trainer.epoch_losses = checkpoint.meta.losses;
-    eprintln!("resuming after step {} from {}", checkpoint.meta.step, path.display());
+    say(&format!("resuming after step {} from {}", checkpoint.meta.step, path.display()));
     Ok(())
 }
 
@@ -124,14 +124,14 @@ fn carry_out<B: Backend>(mut trainer: Trainer<B>, dataset: &Arc<Dataset>, folder
     let clock = Instant::now();
     let steps = steps_per_epoch(dataset.len(), trainer.config.batch_size);
     let (config, parameters) = (&trainer.config, trainer.params.trained_elems());
-    eprintln!(
+    say(&format!(
         "model: {}, {:.1} M parameters, {} px; {} epochs of {steps} steps on the CPU; run: {}",
         config.backbone,
         parameters as f64 / 1e6,
         config.image_size,
         config.epochs,
         folder.display()
-    );
+    ));
     let mut run = Run::open(folder, &trainer, steps)?;
     if run::baselines(folder).is_none() {
         run.say("scoring raw pixels and the untrained network, which training has to beat");
@@ -140,7 +140,7 @@ fn carry_out<B: Backend>(mut trainer: Trainer<B>, dataset: &Arc<Dataset>, folder
     let outcome = train(&mut trainer, dataset, &mut run, interrupt_flag()?)?;
     run.finish();
     if outcome == Outcome::Interrupted {
-        eprintln!("stopped; go on with: disentangle train --out {} --resume", folder.display());
+        say(&format!("stopped; go on with: disentangle train --out {} --resume", folder.display()));
         return Ok(outcome);
     }
     // A resumed run may have had nothing left to do.
@@ -156,7 +156,7 @@ fn carry_out<B: Backend>(mut trainer: Trainer<B>, dataset: &Arc<Dataset>, folder
 /// Scores of raw pixels and of a network with the first weights of this run.
 fn baselines<B: Backend>(trainer: &Trainer<B>, dataset: &Dataset) -> Result<Baselines> {
     let config = &trainer.config;
-    let evaluator = Evaluator::new(dataset, &config.eval);
+    let evaluator = Evaluator::new(dataset, &config.eval)?;
     if dataset.labels().is_none() && dataset.factors().is_empty() {
         return Ok(Baselines::default());
     }
@@ -199,7 +199,7 @@ fn interrupt_flag() -> Result<&'static AtomicBool> {
         if INTERRUPT.swap(true, Ordering::Relaxed) {
             std::process::exit(INTERRUPTED.into());
         }
-        eprintln!("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once");
+        say("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once");
     };
     match ctrlc::set_handler(handler) {
         // Another run in this process has set it.

@@ -74,7 +74,7 @@ pub struct Config {
     pub beta1: f64,
     /// Adam's decay of the second moment, in [0, 1).
     pub beta2: f64,
-    /// Adam's constant in the denominator, above 0, to 1.
+    /// Adam's constant in the denominator, 1.2e-38 (above 0 in single precision) to 1.
     pub adam_eps: f64,
     /// L2 penalty added to the gradient (as PyTorch's Adam), 0 to 1.
     pub weight_decay: f64,

@@ -55,7 +55,8 @@ impl Config {
         within("learning_rate", self.learning_rate, POSITIVE..=10.0, "above 0, to 10")?;
         within("beta1", self.beta1, 0.0..=BELOW_ONE, "0 to below 1")?;
         within("beta2", self.beta2, 0.0..=BELOW_ONE, "0 to below 1")?;
-        within("adam_eps", self.adam_eps, POSITIVE..=1.0, "above 0, to 1")?;
+        // Smaller ones are 0 in single precision, and a parameter without a gradient would become 0 / 0.
+        within("adam_eps", self.adam_eps, f64::from(f32::MIN_POSITIVE)..=1.0, "1.2e-38 to 1")?;
         within("weight_decay", self.weight_decay, 0.0..=1.0, "0 to 1")?;
         within("clip_norm", self.clip_norm, 0.0..=1e6, "0 (no clipping) to 1000000")?;
         within("seed", self.seed, 0..=LARGEST_SEED, "0 to 2^63 - 1")

@@ -97,7 +97,8 @@ impl Loader {
         Ok(Loader { full: Some(full), free: Some(free), thread: Some(thread) })
     }
 
-    /// The next batch, waiting for it if need be; `None` at the end of the run. Errors if an image can no longer be read.
+    /// The next batch, waiting for it if need be; `None` at the end of the run. Errors if an image can no longer be read;
+    /// nothing comes after that.
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         match self.full.as_ref().map(Receiver::recv) {
             Some(Ok(batch)) => batch.map(Some),
@@ -130,7 +131,7 @@ fn stopped() -> Error {
     Error::shape("loader", "the loader's thread stopped unexpectedly")
 }
 
-/// Fills slots until the run's end, or until nobody listens.
+/// Fills slots until the run's end, the first error, or until nobody listens.
 fn fill_all(dataset: &Dataset, config: &LoaderConfig, free: &Receiver<Batch>, full: &Sender<Result<Batch>>) {
     let steps = steps_per_epoch(dataset.len(), config.batch_size);
     for epoch in config.start.epoch..config.epochs {
@@ -140,7 +141,9 @@ fn fill_all(dataset: &Dataset, config: &LoaderConfig, free: &Receiver<Batch>, fu
             let Ok(mut batch) = free.recv() else { return };
             batch.position = Position { epoch, step };
             let filled = fill(dataset, config, &order, &mut batch);
-            if full.send(filled.map(|()| batch)).is_err() {
+            // A batch that failed does not come back as a free slot: going on would end in waiting for one for ever.
+            let failed = filled.is_err();
+            if full.send(filled.map(|()| batch)).is_err() || failed {
                 return;
             }
         }

@@ -3,6 +3,8 @@
 //! Where there are no labels there are no scores; figures that need none (spread of the features, activity of the heads)
 //! are always there.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::collapse::{HeadActivity, Spread, head_activity, spread};
@@ -10,9 +12,9 @@ use super::embed::{Embeddings, eval_pixels};
 use super::kmeans::KMeans;
 use super::metrics::Scores;
 use super::probe::{self, FactorScore};
-use crate::Result;
 use crate::config::EvalConfig;
 use crate::data::Dataset;
+use crate::{Error, Result};
 
 /// Side in pixels at which raw pixels are clustered, at most: CIFAR's own size, on which the literature's figures for
 /// raw-pixel k-means are.
@@ -85,15 +87,20 @@ pub struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    /// For `dataset`, with `config`'s k-means.
-    pub fn new(dataset: &'a Dataset, config: &'a EvalConfig) -> Self {
-        Evaluator { dataset, labels: dataset.labels(), config }
+    /// For `dataset`, with `config`'s k-means. Errors with [`Error::Usage`] if that asks for more clusters than there are
+    /// images.
+    pub fn new(dataset: &'a Dataset, config: &'a EvalConfig) -> Result<Self> {
+        if let Some(clusters) = config.clusters.filter(|&clusters| clusters > dataset.len()) {
+            let images = dataset.len();
+            return Err(Error::Usage(format!("{images} images cannot form {clusters} clusters: ask for fewer")));
+        }
+        Ok(Evaluator { dataset, labels: dataset.labels(), config })
     }
 
-    /// k: given, or the number of classes; `None` without either.
+    /// k: given, or the number of classes that have images; `None` without either.
     pub fn clusters(&self) -> Option<usize> {
-        let classes = self.dataset.classes().len();
-        self.config.clusters.or_else(|| self.labels.as_ref().map(|_| classes).filter(|&k| k > 0))
+        let classes = || self.labels.as_ref().map(|labels| labels.iter().collect::<BTreeSet<_>>().len());
+        self.config.clusters.or_else(classes)
     }
 
     /// The cluster of each row of `points` `[images, dim]`; `None` without a k. Errors if there are fewer images than clusters.

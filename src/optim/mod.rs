@@ -53,7 +53,7 @@ impl<B: Backend> Adam<B> {
     pub fn step(&mut self, params: &mut Params<B>, grads: &Grads<B>, learning_rate: f64) -> Result<f64> {
         let norm = self.grad_norm(params, grads)?;
         if !norm.is_finite() {
-            return Err(Error::NonFinite(format!("the gradient norm is {norm} at optimiser step {}", self.step + 1)));
+            return Err(Error::NonFinite(format!("the gradient norm is {norm}")));
         }
         self.step += 1;
         let clip = self.config.clip_norm;
