@@ -182,12 +182,13 @@ fn last_word<B: Backend>(trainer: &Trainer<B>, dataset: &Dataset, folder: &Path,
         Some(_) => format!("disentangle eval {folder} --clusters K"),
         None => format!("disentangle eval {folder} --clusters K   (how many groups do you expect?)"),
     };
+    let side = if heads <= trivial { "below" } else { "above" };
     format!(
-        "feature loss - alpha entropy: {heads:.3}, {:.3} below the trivial solution of heads that always say 0.5 ({trivial:.3})\n\
+        "feature loss - alpha entropy: {heads:.3}, {:.3} {side} the trivial solution of heads that always say 0.5 ({trivial:.3})\n\
          {:.0} s; run: {folder} (config.toml, metrics.jsonl, results.json, checkpoints)\n\
          next:\n  {next}\n  disentangle embed {folder} --data {data} --out {folder}/embeddings\n  \
          disentangle train --data YOUR_IMAGES   (a folder or a .tar; train --help for more)",
-        trivial - heads,
+        (trivial - heads).abs(),
         clock.elapsed().as_secs_f64(),
     )
 }
