@@ -1,4 +1,38 @@
-//! Contrastive Disentangling, as a training engine.
+//! Contrastive Disentangling, as a training engine: ResNet representations learnt from unlabelled images with an
+//! instance-level contrastive loss, a feature-level contrastive loss over sigmoid heads, and their entropy, without class
+//! priors.
+//!
+//! Most people want the program (`disentangle train --help`). As a library it reads from the outside in:
+//!
+//! | to see | read |
+//! |---|---|
+//! | the paper's Algorithm 1 | [`train`](mod@train) |
+//! | the network and the loss | [`model`], [`loss`], [`nn`] |
+//! | one operation: formula, shapes, backward | [`ops`], a file each |
+//! | what a device must do, and how the CPU does it | [`backend`] |
+//! | what is recorded and walked back | [`autograd`] |
+//! | from files to two views of a batch | [`data`] |
+//! | k-means, NMI, ARI, ACC, embeddings | [`eval`] |
+//! | what a run leaves behind | [`run`], [`checkpoint`], [`log`] |
+//!
+//! A gradient in ten lines:
+//!
+//! ```
+//! use disentangle::autograd::{Grads, Tape};
+//! use disentangle::backend::{Backend, Samples, cpu::Cpu};
+//! use disentangle::tensor::Shape;
+//!
+//! let cpu = Cpu::<f64>::new();
+//! let mut tape = Tape::new(cpu.clone());
+//! // Two views of one sample: the positive is the only other row, so the loss is 0.
+//! let z = tape.leaf(cpu.upload(Shape::from([2, 3]), &[1.0, 0.0, 0.0, 0.6, 0.8, 0.0])?);
+//! let loss = tape.nt_xent(z, Samples::Rows, 0.5)?;
+//! assert!(tape.scalar(loss)?.abs() < 1e-12);
+//! let mut grads = Grads::new();
+//! tape.backward(loss, &mut grads)?;
+//! assert!(cpu.download(grads.of(z).expect("z is a leaf"))?.iter().all(|g| g.abs() < 1e-12));
+//! # Ok::<(), disentangle::Error>(())
+//! ```
 
 pub mod atomic_file;
 pub mod autograd;

@@ -62,8 +62,11 @@ pub fn train<B: Backend>(
     interrupted: &AtomicBool,
 ) -> Result<Outcome> {
     let mut loader = Loader::start(Arc::clone(dataset), trainer.loader_config())?;
+    let mut clock = Instant::now();
     while let Some(batch) = loader.next_batch()? {
-        let record = trainer.step(&batch)?;
+        let mut record = trainer.step(&batch)?;
+        // What a user waits for: the step, and the loader where it is slower.
+        record.views_per_s = (VIEWS * batch.samples.len()) as f64 / clock.elapsed().as_secs_f64();
         loader.recycle(batch);
         run.after_step(&record)?;
         if trainer.position.step == 0 {
@@ -73,6 +76,7 @@ pub fn train<B: Backend>(
             run.save(trainer, dataset)?;
             return Ok(Outcome::Interrupted);
         }
+        clock = Instant::now();
     }
     Ok(Outcome::Finished)
 }

@@ -151,7 +151,7 @@ pub trait Backend: Sized + Clone {
     fn scalar(&self, x: &Tensor<Self>) -> Result<f64>;
     /// Every element `value`.
     fn full(&self, shape: Shape, value: f64) -> Result<Tensor<Self>>;
-    /// Waits for nothing to be left to do, and says how much memory tensors take.
+    /// How much memory tensors take.
     fn memory(&self) -> Memory;
 
     // -- Layers ---------------------------------------------------------------------------------------------------

@@ -3,11 +3,11 @@
 use super::Rows;
 use rayon::prelude::*;
 
-/// Rows brought to f64 at a time: amortises a task, while the buffer (8 `CHUNK` dim bytes) stays small.
-const CHUNK: usize = 1024;
-
-/// Side of the tiles of the covariance matrix that tasks own.
+/// Side of the tiles of the covariance matrix that tasks own, and width of the panels of columns they multiply.
 const TILE: usize = 128;
+
+/// Rows brought to f64 at a time. A panel of them (256 KiB) is contiguous and stays in the second-level cache.
+const CHUNK: usize = 256;
 
 /// Mean and covariance of the columns of a matrix.
 pub(crate) struct Covariance {
@@ -18,22 +18,26 @@ pub(crate) struct Covariance {
 }
 
 impl Covariance {
-    /// Of the rows numbered `chosen` (at least one). Cost: n dim^2 flops (the lower triangle), one pass over the rows
-    /// for the mean and one for the products. Bits do not depend on the number of threads: each tile is summed over
-    /// the rows in order.
+    /// Of the rows numbered `chosen` (at least one; in ascending order they are read fastest). Cost: n dim^2 flops (the
+    /// lower triangle), one pass over the rows for the mean and one for the products. Bits do not depend on the number
+    /// of threads: each tile is summed over the rows in order.
     pub fn new(rows: Rows, chosen: &[u32]) -> Self {
         let dim = rows.dim;
-        let mean = chosen_mean(rows, chosen);
+        let mean = rows.mean_of(chosen.len(), |index| chosen[index] as usize);
         let side = dim.div_ceil(TILE);
         let mut tiles: Vec<(usize, usize, Vec<f64>)> =
             (0..side).flat_map(|i| (0..=i).map(move |j| (i, j, vec![0.0; TILE * TILE]))).collect();
-        let mut centred = vec![0.0; CHUNK.min(chosen.len()) * dim];
+        let mut panels = vec![vec![0.0; CHUNK.min(chosen.len()) * TILE]; side];
         for chunk in chosen.chunks(CHUNK) {
-            let centred = &mut centred[..chunk.len() * dim];
-            centred.par_chunks_mut(dim).zip(chunk).for_each(|(to, &row)| {
-                to.iter_mut().zip(rows.row(row as usize)).zip(&mean).for_each(|((to, &v), m)| *to = f64::from(v) - m);
+            panels.par_iter_mut().enumerate().for_each(|(number, panel)| {
+                let columns = number * TILE..dim.min((number + 1) * TILE);
+                for (to, &row) in panel.chunks_mut(TILE).zip(chunk) {
+                    let values = rows.row(row as usize)[columns.clone()].iter().zip(&mean[columns.clone()]);
+                    to.iter_mut().zip(values).for_each(|(to, (&v, m))| *to = f64::from(v) - m);
+                }
             });
-            tiles.par_iter_mut().for_each(|(i, j, tile)| add_products(tile, centred, dim, *i * TILE, *j * TILE));
+            let size = chunk.len() * TILE;
+            tiles.par_iter_mut().for_each(|(i, j, tile)| add_products(tile, &panels[*i][..size], &panels[*j][..size]));
         }
         let mut matrix = vec![0.0; dim * dim];
         for (i, j, tile) in tiles {
@@ -54,41 +58,27 @@ impl Covariance {
     }
 }
 
-/// Mean of the chosen rows; tasks own columns, so that sums run over the rows in order.
-fn chosen_mean(rows: Rows, chosen: &[u32]) -> Vec<f64> {
-    const LANE: usize = 32;
-    let mut mean = vec![0.0; rows.dim];
-    mean.par_chunks_mut(LANE).enumerate().for_each(|(lane, mean)| {
-        for &row in chosen {
-            let values = &rows.row(row as usize)[lane * LANE..][..mean.len()];
-            mean.iter_mut().zip(values).for_each(|(m, &v)| *m += f64::from(v));
-        }
-        mean.iter_mut().for_each(|m| *m /= chosen.len() as f64);
-    });
-    mean
-}
-
-/// Adds to `tile` (row-major, side [`TILE`]) the products of columns `i..` and `j..` of `centred` (rows of `dim`).
-fn add_products(tile: &mut [f64], centred: &[f64], dim: usize, i: usize, j: usize) {
-    let (m, n, k) = (TILE.min(dim - i), TILE.min(dim - j), centred.len() / dim);
-    assert!(tile.len() == TILE * TILE && centred.len() == k * dim && k > 0);
-    // SAFETY: element (a, b) of the m x n output is tile[a * TILE + b], with m, n <= TILE; of the two inputs, elements
-    // (c, i + a) and (c, j + b) of the k x dim matrix `centred` are read, with i + m, j + n <= dim. Lengths are asserted.
+/// Adds to `tile` the products of the columns of panel `a` with those of panel `b` ([`TILE`] columns each, row-major).
+fn add_products(tile: &mut [f64], a: &[f64], b: &[f64]) {
+    let depth = a.len() / TILE;
+    assert!(tile.len() == TILE * TILE && a.len() == depth * TILE && b.len() == a.len());
+    // SAFETY: the output is TILE x TILE, the inputs depth x TILE (the first read transposed), dense, row-major, of
+    // exactly these lengths (asserted); the output is uniquely borrowed.
     unsafe {
         gemm::gemm(
-            m,
-            n,
-            k,
+            TILE,
+            TILE,
+            depth,
             tile.as_mut_ptr(),
             1,
             TILE as isize,
             true,
-            centred[i..].as_ptr(),
-            dim as isize,
+            a.as_ptr(),
+            TILE as isize,
             1,
-            centred[j..].as_ptr(),
+            b.as_ptr(),
             1,
-            dim as isize,
+            TILE as isize,
             1.0f64,
             1.0f64,
             false,

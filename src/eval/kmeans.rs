@@ -7,6 +7,7 @@
 //! Floor for n points of d features, k clusters and r restarts: an iteration computes 2 n r k d flops and reads 4 n d
 //! bytes once, plus 8 n d bytes for sums in the first. At 60,000 x 512, k = 10, r = 10: 6.1 Gflop and 123 MB.
 
+mod assign;
 mod lloyd;
 mod points;
 mod seeding;

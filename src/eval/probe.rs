@@ -67,8 +67,11 @@ pub fn probe(embedding: &[f32], dim: usize, factors: &[Factor], seed: u64) -> Re
         let problem = format!("factor {} has {} values for {} rows", f.name, f.values.len(), rows.count);
         return Err(Error::shape("probe", problem));
     }
-    let order = shuffled(rows.count as u32, seed);
-    let (train, test) = order.split_at(rows.count * 4 / 5);
+    let mut order = shuffled(rows.count as u32, seed);
+    let (train, test) = order.split_at_mut(rows.count * 4 / 5);
+    // Rows are read in the order of memory.
+    train.sort_unstable();
+    test.sort_unstable();
     let total = Covariance::new(rows, train);
     factors.iter().map(|factor| score(rows, &total, factor, train, test)).collect()
 }
@@ -100,28 +103,19 @@ fn score(rows: Rows, total: &Covariance, factor: &Factor, train: &[u32], test: &
     Ok(FactorScore { factor: factor.name.to_owned(), classes, accuracy, chance, score })
 }
 
-/// Means of the classes relative to the overall mean: classes x dim; 0 for a class without training images. Tasks own
-/// features, so that sums run over the images in order.
+/// Means of the classes relative to the overall mean: classes x dim; 0 for a class without training images. A class
+/// belongs to one task, which adds its images in order.
 fn class_means(rows: Rows, total: &Covariance, values: &[usize], counts: &[u64], train: &[u32]) -> Vec<f64> {
-    const LANE: usize = 32;
-    let lanes: Vec<Vec<f64>> = (0..rows.dim.div_ceil(LANE))
-        .into_par_iter()
-        .map(|lane| {
-            let features = lane * LANE..((lane + 1) * LANE).min(rows.dim);
-            let mut sums = vec![0.0; counts.len() * LANE];
-            for &row in train {
-                let x = rows.row(row as usize)[features.clone()].iter().zip(&total.mean[features.clone()]);
-                let sums = &mut sums[values[row as usize] * LANE..][..LANE];
-                sums.iter_mut().zip(x).for_each(|(sum, (&x, m))| *sum += f64::from(x) - m);
-            }
-            sums
-        })
-        .collect();
+    let mut by_class = vec![Vec::new(); counts.len()];
+    train.iter().for_each(|&row| by_class[values[row as usize]].push(row));
     let mut means = vec![0.0; counts.len() * rows.dim];
-    for (at, mean) in means.iter_mut().enumerate() {
-        let (class, feature) = (at / rows.dim, at % rows.dim);
-        *mean = lanes[feature / LANE][class * LANE + feature % LANE] / counts[class].max(1) as f64;
-    }
+    means.par_chunks_mut(rows.dim).zip(&by_class).for_each(|(mean, images)| {
+        for &row in images {
+            let x = rows.row(row as usize).iter().zip(&total.mean);
+            mean.iter_mut().zip(x).for_each(|(sum, (&x, m))| *sum += f64::from(x) - m);
+        }
+        mean.iter_mut().for_each(|v| *v /= images.len().max(1) as f64);
+    });
     means
 }
 

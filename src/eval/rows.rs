@@ -39,28 +39,26 @@ impl<'a> Rows<'a> {
         &self.values[index * self.dim..][..self.dim]
     }
 
-    /// Rows `range`, one after the other.
-    pub fn slice(&self, range: Range<usize>) -> &'a [f32] {
-        &self.values[range.start * self.dim..range.end * self.dim]
-    }
-
     /// Mean of every column, in f64.
     pub fn mean(&self) -> Vec<f64> {
-        let sums: Vec<Vec<f64>> = ranges(self.count)
-            .into_par_iter()
-            .map(|range| {
-                let mut sum = vec![0.0; self.dim];
-                for row in self.slice(range).chunks_exact(self.dim) {
-                    sum.iter_mut().zip(row).for_each(|(s, &v)| *s += f64::from(v));
-                }
-                sum
-            })
-            .collect();
+        self.mean_of(self.count, |row| row)
+    }
+
+    /// Mean of every column over the `count` rows (at least one) that `row` numbers, in f64.
+    pub fn mean_of(&self, count: usize, row: impl Fn(usize) -> usize + Sync) -> Vec<f64> {
+        let sum = |range: Range<usize>| {
+            let mut sum = vec![0.0; self.dim];
+            for index in range {
+                sum.iter_mut().zip(self.row(row(index))).for_each(|(s, &v)| *s += f64::from(v));
+            }
+            sum
+        };
+        let sums: Vec<Vec<f64>> = ranges(count).into_par_iter().map(sum).collect();
         let mut mean = vec![0.0; self.dim];
         for sum in sums {
             mean.iter_mut().zip(sum).for_each(|(m, s)| *m += s);
         }
-        mean.iter_mut().for_each(|m| *m /= self.count as f64);
+        mean.iter_mut().for_each(|m| *m /= count as f64);
         mean
     }
 }

@@ -32,6 +32,8 @@ use crate::tensor::Shape;
 const TASKS: usize = 16;
 /// Most images in one product: bounds the rows touched at once.
 const IMAGES: usize = 256;
+/// Fewest output channels in one product: below, it cannot use what it loads often enough.
+const CHANNELS: usize = 64;
 /// Input channels below which the input is lowered first.
 const NARROW: usize = 16;
 
@@ -127,18 +129,31 @@ impl Geometry {
         }
     }
 
-    /// Ranges of images for `tasks` tasks or more, at most [`IMAGES`] each and at least 32 where there are as many.
-    fn image_blocks(&self, tasks: usize) -> impl IndexedParallelIterator<Item = Range<usize>> + Clone + use<> {
-        let n = self.n;
-        let block = n.div_ceil(tasks.max(1)).next_multiple_of(32).min(IMAGES);
-        (0..n.div_ceil(block)).into_par_iter().map(move |i| i * block..n.min((i + 1) * block))
+    /// Images for `tasks` tasks or more, at most [`IMAGES`] each and at least 32 where there are as many.
+    fn image_blocks(&self, tasks: usize) -> Blocks {
+        Blocks { len: self.n, block: self.n.div_ceil(tasks.max(1)).next_multiple_of(32).min(IMAGES) }
     }
 
-    /// Ranges of output channels for about `tasks` tasks, multiples of 16.
-    fn channel_blocks(&self, tasks: usize) -> impl IndexedParallelIterator<Item = Range<usize>> + Clone + use<> {
-        let k = self.k;
-        let block = k.div_ceil(tasks.max(1)).next_multiple_of(16);
-        (0..k.div_ceil(block)).into_par_iter().map(move |i| i * block..k.min((i + 1) * block))
+    /// Output channels for about `tasks` tasks, at least [`CHANNELS`] each where there are as many.
+    fn channel_blocks(&self, tasks: usize) -> Blocks {
+        Blocks { len: self.k, block: self.k.div_ceil(tasks.max(1)).next_multiple_of(CHANNELS) }
+    }
+}
+
+/// `0..len` in blocks of equal size but the last.
+#[derive(Clone, Copy)]
+struct Blocks {
+    len: usize,
+    block: usize,
+}
+
+impl Blocks {
+    fn len(&self) -> usize {
+        self.len.div_ceil(self.block)
+    }
+
+    fn at(&self, i: usize) -> Range<usize> {
+        i * self.block..self.len.min((i + 1) * self.block)
     }
 }
 
@@ -159,57 +174,69 @@ pub fn forward<T: Real>(cpu: &Cpu<T>, x: &CpuTensor<T>, w: &CpuTensor<T>, window
     let mut y = cpu.tensor(y_shape);
     if g.narrow() {
         forward_lowered(cpu, &g, x.buffer().read(), w.buffer().read(), y.buffer_mut().write()?);
+    } else if g.p * g.q < MANY_PIXELS {
+        let filters = Filters { values: w.buffer().read(), tap: g.c, channel: 1, filter: g.taps() * g.c };
+        forward_groups(&g, x.buffer().read(), filters, y.buffer_mut().write()?);
     } else {
         let mut rsck = cpu.scratch(ws.elems());
         filters_last(&g, w.buffer().read(), rsck.write()?);
-        forward_groups(&g, x.buffer().read(), rsck.read(), y.buffer_mut().write()?);
+        let filters = Filters { values: rsck.read(), tap: g.c * g.k, channel: g.k, filter: 1 };
+        forward_groups(&g, x.buffer().read(), filters, y.buffer_mut().write()?);
     }
     Ok(y)
 }
 
+/// Output pixels from which on it pays to lay the filters out for the product once, instead of in every product.
+const MANY_PIXELS: usize = 4;
+
+/// Filters with their strides: between taps (r S + s), input channels, and filters.
+#[derive(Clone, Copy)]
+struct Filters<'a, T> {
+    values: &'a [T],
+    tap: usize,
+    channel: usize,
+    filter: usize,
+}
+
 /// Filters with output channels innermost, `[R, S, C, K]`: the product then reads them along its vector direction.
 fn filters_last<T: Real>(g: &Geometry, w: &[T], rsck: &mut [T]) {
+    /// A cache line: read whole from each of as many filters, written whole.
     const TILE: usize = 16;
     let (rsc, k) = (g.taps() * g.c, g.k);
     rsck.par_chunks_mut(TILE * k).enumerate().for_each(|(tile, out)| {
         let (first, width) = (tile * TILE, out.len() / k);
-        for (j, filter) in w.chunks_exact(rsc).enumerate() {
-            for (i, &value) in filter[first..first + width].iter().enumerate() {
-                out[i * k + j] = value;
+        for filters in (0..k).step_by(TILE).map(|j| j..k.min(j + TILE)) {
+            for i in 0..width {
+                for (j, out) in filters.clone().zip(&mut out[i * k + filters.start..i * k + filters.end]) {
+                    *out = w[j * rsc + first + i];
+                }
             }
         }
     });
 }
 
-fn forward_groups<T: Real>(g: &Geometry, x: &[T], rsck: &[T], y: &mut [T]) {
+fn forward_groups<T: Real>(g: &Geometry, x: &[T], filters: Filters<T>, y: &mut [T]) {
     let blocks = g.image_blocks(1);
-    let channels = g.channel_blocks(TASKS / (g.p * blocks.len()).max(1)).with_max_len(1);
+    let channels = g.channel_blocks(TASKS / (g.p * blocks.len()).max(1));
     let out = Output::new(y);
-    blocks.with_max_len(1).for_each(|images| {
-        (0..g.p).into_par_iter().with_max_len(1).for_each(|p| {
-            channels.clone().for_each(|channels| {
-                let (rows, h) = g.valid(0, p);
-                let mut write = Write::Overwrite;
-                for (i, r) in rows.enumerate() {
-                    g.groups(images.clone(), p, h + i, |group| {
-                        let inner = group.taps.len() * g.c;
-                        let filter = (r * g.window.kernel[1] + group.taps.start) * g.c * g.k + channels.start;
-                        let y = Layout { offset: group.y.offset + channels.start, ..group.y };
-                        // SAFETY: tasks differ in images, output row or channels, so their output elements do.
-                        unsafe {
-                            out.write_product(
-                                (group.count, channels.len(), inner),
-                                y,
-                                write,
-                                (x, group.x),
-                                (rsck, Layout::rows(filter, g.k)),
-                            );
-                        }
-                    });
-                    write = Write::Accumulate;
-                }
+    let tasks = blocks.len() * g.p * channels.len();
+    (0..tasks).into_par_iter().with_max_len(1).for_each(|task| {
+        let (rest, channels) = (task / channels.len(), channels.at(task % channels.len()));
+        let (images, p) = (blocks.at(rest / g.p), rest % g.p);
+        let (rows, h) = g.valid(0, p);
+        let mut write = Write::Overwrite;
+        for (i, r) in rows.enumerate() {
+            g.groups(images.clone(), p, h + i, |group| {
+                let inner = group.taps.len() * g.c;
+                let filter = (r * g.window.kernel[1] + group.taps.start) * filters.tap + channels.start * filters.filter;
+                let y = Layout { offset: group.y.offset + channels.start, ..group.y };
+                let w = Layout { offset: filter, row_stride: filters.channel, column_stride: filters.filter };
+                let size = (group.count, channels.len(), inner);
+                // SAFETY: tasks differ in images, output row or channels, so their output elements do.
+                unsafe { out.write_product(size, y, write, (x, group.x), (filters.values, w)) };
             });
-        });
+            write = Write::Accumulate;
+        }
     });
 }
 
@@ -261,8 +288,8 @@ pub fn backward_data<T: Real>(
     let mut dx = cpu.tensor(x_shape);
     let out = Output::new(dx.buffer_mut().write()?);
     let blocks = g.image_blocks(TASKS.div_ceil(g.h));
-    blocks.with_max_len(1).for_each(|images| {
-        (0..g.h).into_par_iter().with_max_len(1).for_each(|h| backward_data_row(&g, w, dy, &out, images.clone(), h));
+    (0..blocks.len() * g.h).into_par_iter().with_max_len(1).for_each(|task| {
+        backward_data_row(&g, w, dy, &out, blocks.at(task / g.h), task % g.h);
     });
     Ok(dx)
 }
@@ -318,43 +345,76 @@ pub fn backward_filter<T: Real>(
     if g.narrow() {
         backward_filter_lowered(cpu, &g, x, dy, out)?;
     } else {
-        backward_filter_groups(&g, x, dy, out);
+        backward_filter_groups(cpu, &g, x, dy, out)?;
     }
     Ok(dw)
 }
 
-fn backward_filter_groups<T: Real>(g: &Geometry, x: &[T], dy: &[T], dw: &mut [T]) {
-    let [kernel_rows, kernel_columns] = g.window.kernel;
-    let rsc = g.taps() * g.c;
-    dw.par_chunks_mut(1 << 16).for_each(|part| part.fill(T::ZERO));
-    let out = Output::new(dw);
-    let channels = g.channel_blocks(TASKS.div_ceil(kernel_rows));
-    (0..kernel_rows).into_par_iter().with_max_len(1).for_each(|r| {
-        channels.clone().with_max_len(1).for_each(|channels| {
-            for (block, p) in (0..g.n.div_ceil(IMAGES)).flat_map(|block| (0..g.p).map(move |p| (block, p))) {
-                let images = block * IMAGES..g.n.min((block + 1) * IMAGES);
-                let (rows, h) = g.valid(0, p);
-                if !rows.contains(&r) {
-                    continue;
-                }
-                g.groups(images, p, h + r - rows.start, |group| {
-                    let columns = group.taps.len() * g.c;
-                    let filter = channels.start * rsc + (r * kernel_columns + group.taps.start) * g.c;
-                    let dy_block = Layout { offset: group.y.offset + channels.start, ..group.y };
-                    // SAFETY: tasks differ in filter row or output channel, so their gradients do.
-                    unsafe {
-                        out.write_product(
-                            (channels.len(), columns, group.count),
-                            Layout::rows(filter, rsc),
-                            Write::Accumulate,
-                            (dy, dy_block.transposed()),
-                            (x, group.x),
-                        );
-                    }
-                });
-            }
+/// Parts that a filter gradient is summed in where its own size gives too few tasks.
+const FILTER_TASKS: usize = 12;
+
+fn backward_filter_groups<T: Real>(cpu: &Cpu<T>, g: &Geometry, x: &[T], dy: &[T], dw: &mut [T]) -> Result<()> {
+    let rows = g.window.kernel[0];
+    let channels = g.channel_blocks(FILTER_TASKS.div_ceil(rows));
+    // Positions (image block, output row) go round-robin to the parts.
+    let positions = g.n.div_ceil(IMAGES) * g.p;
+    let parts = FILTER_TASKS.div_ceil(rows * channels.len()).min(positions).max(1);
+    let mut partial = cpu.scratch((parts - 1) * dw.len());
+    let partial = partial.write()?;
+    {
+        let outputs = (Output::new(&mut *dw), Output::new(&mut *partial));
+        let len = g.k * g.taps() * g.c;
+        (0..parts * rows * channels.len()).into_par_iter().with_max_len(1).for_each(|task| {
+            let (rest, channels) = (task / channels.len(), channels.at(task % channels.len()));
+            let (part, r) = (rest / rows, rest % rows);
+            let (out, start) = if part == 0 { (&outputs.0, 0) } else { (&outputs.1, (part - 1) * len) };
+            filter_part(g, (x, dy), (out, start), channels, r, (part..positions).step_by(parts));
         });
+    }
+    let len = dw.len();
+    dw.par_chunks_mut(SUM_CHUNK).enumerate().for_each(|(i, sum)| {
+        for part in partial.chunks_exact(len) {
+            sum.iter_mut().zip(&part[i * SUM_CHUNK..]).for_each(|(sum, &value)| *sum += value);
+        }
     });
+    Ok(())
+}
+
+/// Elements of a filter gradient whose parts one task adds up.
+const SUM_CHUNK: usize = 1 << 14;
+
+/// The part of a filter gradient at `start` of `out` for one filter row and some output channels: from the given positions.
+fn filter_part<T: Real>(
+    g: &Geometry,
+    (x, dy): (&[T], &[T]),
+    (out, start): (&Output<T>, usize),
+    channels: Range<usize>,
+    r: usize,
+    positions: impl Iterator<Item = usize>,
+) {
+    let [_, kernel_columns] = g.window.kernel;
+    let (rsc, row) = (g.taps() * g.c, kernel_columns * g.c);
+    for k in channels.clone() {
+        // SAFETY: tasks differ in part, filter row or output channel, so their gradients do; the borrow ends here.
+        unsafe { out.slice(start + k * rsc + r * row, row) }.fill(T::ZERO);
+    }
+    for position in positions {
+        let (block, p) = (position / g.p, position % g.p);
+        let (rows, h) = g.valid(0, p);
+        if !rows.contains(&r) {
+            continue;
+        }
+        let images = block * IMAGES..g.n.min((block + 1) * IMAGES);
+        g.groups(images, p, h + r - rows.start, |group| {
+            let columns = group.taps.len() * g.c;
+            let filter = start + channels.start * rsc + r * row + group.taps.start * g.c;
+            let dy_block = Layout { offset: group.y.offset + channels.start, ..group.y };
+            let size = (channels.len(), columns, group.count);
+            let target = Layout::rows(filter, rsc);
+            // SAFETY: as above.
+            unsafe { out.write_product(size, target, Write::Accumulate, (dy, dy_block.transposed()), (x, group.x)) };
+        });
+    }
 }
 
 /// Partial sums of a lowered filter gradient: as many tasks, added up in order.

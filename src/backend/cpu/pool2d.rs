@@ -19,24 +19,49 @@ pub fn max_forward<T: Real>(cpu: &Cpu<T>, x: &CpuTensor<T>, window: Window) -> R
     let x = x.buffer().read();
     let rows = y.buffer_mut().write()?.par_chunks_mut(q * c).zip(argmax.write()?.par_chunks_mut(q * c));
     rows.enumerate().for_each(|(row, (y, argmax))| {
-        let (image, p) = (row / p, row % p);
+        let image = &x[row / p * h * w * c..][..h * w * c];
         for (q, (y, argmax)) in y.chunks_exact_mut(c).zip(argmax.chunks_exact_mut(c)).enumerate() {
-            let mut taps = taps(window, [h, w], [p, q]);
-            let Some((tap, first)) = taps.next() else { continue };
-            let pixel = |position: usize| &x[(image * h * w + position) * c..][..c];
-            y.copy_from_slice(pixel(first));
-            argmax.fill(tap);
-            for (tap, position) in taps {
-                let values = pixel(position);
-                for j in 0..c {
-                    let larger = values[j] > y[j] || values[j].is_nan();
-                    y[j] = if larger { values[j] } else { y[j] };
-                    argmax[j] = if larger { tap } else { argmax[j] };
-                }
+            let taps = || taps(window, [h, w], [row % p, q]).map(|(tap, position)| (tap, &image[position * c..][..c]));
+            for (i, (y, argmax)) in y.chunks_mut(LANES).zip(argmax.chunks_mut(LANES)).enumerate() {
+                let channels = i * LANES..i * LANES + y.len();
+                largest(taps().map(|(tap, pixel)| (tap, &pixel[channels.clone()])), y, argmax);
             }
         }
     });
     Ok((y, argmax))
+}
+
+/// Channels at once: few enough to stay in registers.
+const LANES: usize = 16;
+
+/// The largest of `taps` in each of up to [`LANES`] channels.
+fn largest<'a, T: Real>(taps: impl Iterator<Item = (u8, &'a [T])>, y: &mut [T], argmax: &mut [u8]) {
+    let mut best = [T::from_f64(f64::NEG_INFINITY); LANES];
+    // As wide as the values, so that both are selected by one mask.
+    let mut index = [0u32; LANES];
+    for (i, (tap, values)) in taps.enumerate() {
+        if i == 0 {
+            index = [tap.into(); LANES];
+        }
+        if let Ok(values) = <&[T; LANES]>::try_from(values) {
+            for j in 0..LANES {
+                keep_larger(values[j], tap, &mut best[j], &mut index[j]);
+            }
+        } else {
+            for (j, &value) in values.iter().enumerate() {
+                keep_larger(value, tap, &mut best[j], &mut index[j]);
+            }
+        }
+    }
+    y.copy_from_slice(&best[..y.len()]);
+    argmax.iter_mut().zip(index).for_each(|(argmax, index)| *argmax = index as u8);
+}
+
+#[inline(always)]
+fn keep_larger<T: Real>(value: T, tap: u8, best: &mut T, index: &mut u32) {
+    let larger = value > *best || value.is_nan();
+    *index = if larger { tap.into() } else { *index };
+    *best = if larger { value } else { *best };
 }
 
 /// Taps of the window at output `[p, q]` that lie on the image, with their position `row W + column`, row-major.

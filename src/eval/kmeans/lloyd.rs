@@ -1,27 +1,22 @@
 //! Lloyd's iteration for several restarts side by side: one pass over the points serves them all.
 
 use super::Clustering;
-use super::points::{Points, Scratch, direct_distance};
+use super::assign::{Assignment, Block, Move, NONE, Target, Workspace};
+use super::points::{Points, direct_distance};
 use rayon::prelude::*;
 
-/// Not yet in any cluster.
-const NONE: u32 = u32::MAX;
+/// Sums of clusters are kept for at most this many ranges of points, each the work of one task, ...
+const RANGES: usize = 16;
 
-/// Features summed by one task: two cache lines of a point, and sums that stay in the first-level cache.
-const LANE: usize = 32;
-
-/// A point that changed its cluster.
-struct Move {
-    row: u32,
-    run: u32,
-    from: u32,
-    to: u32,
-}
+/// ... as long as the sums of all ranges of a run take no more numbers than this (64 MiB).
+const SUMS: usize = 1 << 23;
 
 /// One restart.
 struct Run {
     /// clusters x dim.
     centers: Vec<f64>,
+    /// See [`Target`].
+    drift: Vec<f32>,
     /// Points in each cluster.
     counts: Vec<u64>,
     iterations: usize,
@@ -44,18 +39,37 @@ pub(super) struct Lloyd<'a> {
     runs: Vec<Run>,
     /// points x runs.
     labels: Vec<u32>,
-    /// Sums of the points of every cluster in f64: lanes of features x runs x clusters x [`LANE`], the last lane padded.
+    /// points x runs: see [`Block`].
+    margins: Vec<f32>,
+    /// Sums of the points of every cluster: ranges of points x runs x clusters x dim.
     sums: Vec<f64>,
+    /// Blocks in a range of points.
+    range: usize,
 }
 
 impl<'a> Lloyd<'a> {
     /// Runs from `initial` centres (each clusters x dim).
     pub fn new(points: &'a Points<'a>, clusters: usize, initial: Vec<Vec<f64>>) -> Self {
-        let run = |centers| Run { centers, counts: vec![0; clusters], iterations: 0, state: State::Moving };
+        let run = |centers| Run {
+            centers,
+            drift: vec![0.0; clusters],
+            counts: vec![0; clusters],
+            iterations: 0,
+            state: State::Moving,
+        };
         let runs: Vec<Run> = initial.into_iter().map(run).collect();
-        let labels = vec![NONE; points.rows.count * runs.len()];
-        let sums = vec![0.0; points.rows.dim.div_ceil(LANE) * runs.len() * clusters * LANE];
-        Lloyd { points, clusters, runs, labels, sums }
+        let (size, blocks) = (clusters * points.rows.dim, points.rows.count.div_ceil(points.block));
+        // From the shape of one run alone, so that a run's sums do not depend on the runs beside it.
+        let range = blocks.div_ceil((SUMS / size).clamp(1, RANGES));
+        Lloyd {
+            points,
+            clusters,
+            labels: vec![NONE; points.rows.count * runs.len()],
+            margins: vec![-1.0; points.rows.count * runs.len()],
+            sums: vec![0.0; blocks.div_ceil(range) * runs.len() * size],
+            range,
+            runs,
+        }
     }
 
     /// Iterates until no point moves, or the centres' squared shift is at most `threshold`, or `max_iterations`.
@@ -89,59 +103,32 @@ impl<'a> Lloyd<'a> {
     /// Puts every point into the cluster of its nearest centre (the first of equals) for the runs `active`, and brings
     /// sums and counts up to date. Returns how many points moved, per run.
     fn assign(&mut self, active: &[usize]) -> Vec<usize> {
-        let (points, clusters, runs) = (self.points, self.clusters, &self.runs);
-        let columns = points.columns(active.iter().flat_map(|&r| runs[r].centers.iter().copied()));
-        let half: Vec<f64> = columns.squared.iter().map(|s| s / 2.0).collect();
-        let longest = |run: &[f64]| run.iter().fold(0.0f64, |a, &b| a.max(b));
-        let longest: Vec<f64> = columns.squared.chunks(clusters).map(longest).collect();
-        let moves: Vec<Vec<Move>> = self
-            .labels
-            .par_chunks_mut(points.block * runs.len())
-            .enumerate()
-            .map_init(Scratch::default, |scratch, (block, labels)| {
-                let start = block * points.block;
-                let dots = points.dots(start..start + labels.len() / runs.len(), &columns, scratch);
-                let mut moves = Vec::new();
-                for (offset, (labels, dots)) in
-                    labels.chunks_mut(runs.len()).zip(dots.chunks(columns.count)).enumerate()
-                {
-                    let row = start + offset;
-                    for (a, &r) in active.iter().enumerate() {
-                        let part = a * clusters..(a + 1) * clusters;
-                        let slack = 2.0 * points.error(row, longest[a]);
-                        let to = match clear_winner(&dots[part.clone()], &half[part.clone()], slack) {
-                            Winner::Clear(label) => label as u32,
-                            Winner::Among(least) => {
-                                let rivals = part.clone().filter(|&c| f64::from(dots[c]) - half[c] >= least);
-                                nearest(points.rows.row(row), &runs[r].centers, rivals.map(|c| c - part.start))
-                            }
-                        };
-                        let from = std::mem::replace(&mut labels[r], to);
-                        if from != to {
-                            moves.push(Move { row: row as u32, run: r as u32, from, to });
-                        }
-                    }
-                }
-                moves
+        let (points, runs) = (self.points, self.runs.len());
+        let target = |&run: &usize| Target { run, centers: &self.runs[run].centers, drift: &self.runs[run].drift };
+        let assignment = Assignment::new(points, self.clusters, active.iter().map(target).collect());
+        let size = points.block * runs;
+        let blocks = self.labels.par_chunks_mut(size).zip(self.margins.par_chunks_mut(size)).enumerate();
+        let moves: Vec<Vec<Move>> = blocks
+            .map_init(Workspace::default, |workspace, (number, (labels, margins))| {
+                let mut block = Block { start: number * points.block, labels, margins, runs };
+                assignment.assign(&mut block, workspace)
             })
             .collect();
         self.apply(&moves)
     }
 
-    /// Moves points between the clusters' sums, in the order of the rows. Tasks own features, so that the order of
-    /// additions to any one sum is that of the rows whatever the number of threads.
+    /// Moves points between the clusters' sums. A range's sums belong to one task, which adds in the order of the rows.
     fn apply(&mut self, moves: &[Vec<Move>]) -> Vec<usize> {
         let (rows, clusters, runs) = (self.points.rows, self.clusters, self.runs.len());
-        self.sums.par_chunks_mut(runs * clusters * LANE).enumerate().for_each(|(lane, sums)| {
-            let features = lane * LANE..((lane + 1) * LANE).min(rows.dim);
+        let ranges = self.sums.par_chunks_mut(runs * clusters * rows.dim).zip(moves.par_chunks(self.range));
+        ranges.for_each(|(sums, moves)| {
             for m in moves.iter().flatten() {
-                let values = &rows.row(m.row as usize)[features.clone()];
-                let first = m.run as usize * clusters;
-                let to = &mut sums[(first + m.to as usize) * LANE..][..LANE];
-                to.iter_mut().zip(values).for_each(|(sum, &v)| *sum += f64::from(v));
+                let (row, first) = (rows.row(m.row as usize), m.run as usize * clusters);
+                let to = &mut sums[(first + m.to as usize) * rows.dim..][..rows.dim];
+                to.iter_mut().zip(row).for_each(|(sum, &v)| *sum += f64::from(v));
                 if m.from != NONE {
-                    let from = &mut sums[(first + m.from as usize) * LANE..][..LANE];
-                    from.iter_mut().zip(values).for_each(|(sum, &v)| *sum -= f64::from(v));
+                    let from = &mut sums[(first + m.from as usize) * rows.dim..][..rows.dim];
+                    from.iter_mut().zip(row).for_each(|(sum, &v)| *sum -= f64::from(v));
                 }
             }
         });
@@ -160,28 +147,29 @@ impl<'a> Lloyd<'a> {
     /// Moves the centres of run `r` to the means of its clusters. Returns the squared shift, summed over the centres.
     fn update(&mut self, r: usize) -> f64 {
         let (dim, clusters) = (self.points.rows.dim, self.clusters);
-        let mut counts = self.runs[r].counts.clone();
-        let mut means = vec![0.0; clusters * dim];
-        for (lane, sums) in self.sums.chunks(self.runs.len() * clusters * LANE).enumerate() {
-            let width = LANE.min(dim - lane * LANE);
-            for (c, sum) in sums[r * clusters * LANE..].chunks(LANE).take(clusters).enumerate() {
-                means[c * dim + lane * LANE..][..width].copy_from_slice(&sum[..width]);
-            }
+        let size = clusters * dim;
+        let mut means = vec![0.0; size];
+        for sums in self.sums.chunks(self.runs.len() * size) {
+            means.iter_mut().zip(&sums[r * size..]).for_each(|(mean, sum)| *mean += sum);
         }
+        let mut counts = self.runs[r].counts.clone();
         if counts.contains(&0) {
             self.relocate(r, &mut means, &mut counts);
         }
         let largest = (0..clusters).max_by_key(|&c| (counts[c], std::cmp::Reverse(c))).unwrap_or(0);
-        for c in 0..clusters {
-            let count = counts[c] as f64;
-            means[c * dim..][..dim].iter_mut().for_each(|v| *v = if count > 0.0 { *v / count } else { 0.0 });
+        for (mean, &count) in means.chunks_mut(dim).zip(&counts).filter(|(_, count)| **count > 0) {
+            mean.iter_mut().for_each(|v| *v /= count as f64);
         }
         // A cluster that stays empty (fewer distinct points than clusters) shares the place of the largest.
         for c in (0..clusters).filter(|&c| counts[c] == 0) {
             means.copy_within(largest * dim..(largest + 1) * dim, c * dim);
         }
-        let old = std::mem::replace(&mut self.runs[r].centers, means);
-        old.iter().zip(&self.runs[r].centers).map(|(a, b)| (a - b) * (a - b)).sum()
+        let run = &mut self.runs[r];
+        let square = |(a, b): (&[f64], &[f64])| a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>();
+        let shifts: Vec<f64> = run.centers.chunks(dim).zip(means.chunks(dim)).map(square).collect();
+        run.centers = means;
+        run.drift = self.points.drift(&shifts);
+        shifts.iter().sum()
     }
 
     /// Gives every empty cluster one of the points farthest from their centres, taken out of their clusters' sums, as
@@ -207,33 +195,30 @@ impl<'a> Lloyd<'a> {
 
     /// Squared distance of every point to its centre in run `r`.
     fn distances(&self, r: usize) -> Vec<f64> {
-        let (rows, centers) = (self.points.rows, &self.runs[r].centers);
-        let labels = self.labels.par_chunks(self.runs.len());
-        let distance = |(row, labels): (usize, &[u32])| {
-            direct_distance(rows.row(row), &centers[labels[r] as usize * rows.dim..][..rows.dim])
-        };
-        labels.enumerate().map(distance).collect()
+        let labels = self.labels.par_chunks(self.runs.len()).enumerate();
+        labels.map(|(row, labels)| self.distance(row, r, labels[r])).collect()
+    }
+
+    /// Squared distance of point `row` to centre `label` of run `r`.
+    fn distance(&self, row: usize, r: usize, label: u32) -> f64 {
+        let dim = self.points.rows.dim;
+        direct_distance(self.points.rows.row(row), &self.runs[r].centers[label as usize * dim..][..dim])
     }
 
     /// The results, with the inertia of every run from direct differences, summed over the rows of a block and then
     /// over the blocks.
     fn finish(self) -> Vec<Clustering> {
-        let (rows, runs) = (self.points.rows, self.runs.len());
-        let partial: Vec<Vec<f64>> = self
-            .labels
-            .par_chunks(self.points.block * runs)
-            .enumerate()
-            .map(|(block, labels)| {
-                let mut sums = vec![0.0; runs];
-                for (offset, labels) in labels.chunks(runs).enumerate() {
-                    let x = rows.row(block * self.points.block + offset);
-                    for (r, &label) in labels.iter().enumerate() {
-                        sums[r] += direct_distance(x, &self.runs[r].centers[label as usize * rows.dim..][..rows.dim]);
-                    }
-                }
-                sums
-            })
-            .collect();
+        let runs = self.runs.len();
+        let inertia = |(number, labels): (usize, &[u32])| {
+            let mut sums = vec![0.0; runs];
+            for (offset, labels) in labels.chunks(runs).enumerate() {
+                let row = number * self.points.block + offset;
+                sums.iter_mut().enumerate().for_each(|(r, sum)| *sum += self.distance(row, r, labels[r]));
+            }
+            sums
+        };
+        let partial: Vec<Vec<f64>> =
+            self.labels.par_chunks(self.points.block * runs).enumerate().map(inertia).collect();
         let results = self.runs.into_iter().enumerate().map(|(r, run)| Clustering {
             labels: self.labels.iter().skip(r).step_by(runs).copied().collect(),
             centers: run.centers,
@@ -242,33 +227,4 @@ impl<'a> Lloyd<'a> {
         });
         results.collect()
     }
-}
-
-/// Outcome of comparing scores `x.c - |c|^2 / 2`: the nearest centre has the largest.
-enum Winner {
-    /// By more than the error of the scores.
-    Clear(usize),
-    /// Some centre with at least this score.
-    Among(f64),
-}
-
-/// Compares the scores of all centres; `slack` bounds the error of a difference of two.
-fn clear_winner(dots: &[f32], half: &[f64], slack: f64) -> Winner {
-    let (mut best, mut second, mut label) = (f64::NEG_INFINITY, f64::NEG_INFINITY, 0);
-    for (c, (&dot, half)) in dots.iter().zip(half).enumerate() {
-        let score = f64::from(dot) - half;
-        if score > best {
-            (second, best, label) = (best, score, c);
-        } else if score > second {
-            second = score;
-        }
-    }
-    if best - second > slack { Winner::Clear(label) } else { Winner::Among(best - slack) }
-}
-
-/// The nearest of the centres `rivals` in f64; the first of equals.
-fn nearest(x: &[f32], centers: &[f64], rivals: impl Iterator<Item = usize>) -> u32 {
-    let distance = |c: usize| direct_distance(x, &centers[c * x.len()..][..x.len()]);
-    let best = rivals.map(|c| (distance(c), c)).min_by(|a, b| a.0.total_cmp(&b.0));
-    best.map_or(0, |(_, c)| c as u32)
 }

@@ -14,6 +14,9 @@ use std::ops::Range;
 /// Numbers of a block of rows: 512 KiB, what half of a core's second-level cache holds.
 const BLOCK: usize = 1 << 17;
 
+/// Relative error of rounding to f32.
+const UNIT: f64 = f32::EPSILON as f64 / 2.0;
+
 /// Points with their origin, scale and lengths.
 pub(super) struct Points<'a> {
     /// The points as given.
@@ -38,6 +41,8 @@ pub(super) struct Columns {
     pub count: usize,
     /// Squared length of each, in f64 before rounding.
     pub squared: Vec<f64>,
+    /// Length of each.
+    pub lengths: Vec<f64>,
 }
 
 /// Memory of one thread, for one block.
@@ -71,20 +76,28 @@ impl<'a> Points<'a> {
         let moved: Vec<f64> =
             vectors.zip(self.shift.iter().cycle()).map(|(v, &shift)| v * scale - f64::from(shift)).collect();
         let squared: Vec<f64> = moved.chunks(self.rows.dim).map(|c| c.iter().map(|v| v * v).sum()).collect();
-        Columns { count: squared.len(), values: moved.into_iter().map(|v| v as f32).collect(), squared }
+        let lengths = squared.iter().map(|s| s.sqrt()).collect();
+        Columns { count: squared.len(), values: moved.into_iter().map(|v| v as f32).collect(), squared, lengths }
     }
 
-    /// Products of every prepared row of `range` with every column: `range.len()` x `columns.count`, row-major.
-    pub fn dots<'s>(&self, range: Range<usize>, columns: &Columns, scratch: &'s mut Scratch) -> &'s [f32] {
-        let (m, n, k) = (range.len(), columns.count, self.rows.dim);
+    /// Products of the prepared points `rows` with the columns `which`: `rows.len()` x `which.len()`, row-major.
+    pub fn dots<'s>(
+        &self,
+        rows: impl ExactSizeIterator<Item = usize>,
+        columns: &Columns,
+        which: Range<usize>,
+        scratch: &'s mut Scratch,
+    ) -> &'s [f32] {
+        let (m, n, k) = (rows.len(), which.len(), self.rows.dim);
+        let columns = &columns.values[which.start * k..which.end * k];
         scratch.rows.resize(m * k, 0.0);
         scratch.dots.resize(m * n, 0.0);
-        for (prepared, row) in scratch.rows.chunks_exact_mut(k).zip(self.rows.slice(range).chunks_exact(k)) {
-            for ((to, &v), &shift) in prepared.iter_mut().zip(row).zip(&self.shift) {
+        for (prepared, row) in scratch.rows.chunks_exact_mut(k).zip(rows) {
+            for ((to, &v), &shift) in prepared.iter_mut().zip(self.rows.row(row)).zip(&self.shift) {
                 *to = v * self.scale - shift;
             }
         }
-        assert!(columns.values.len() == n * k);
+        assert!(columns.len() == n * k);
         // SAFETY: the three matrices are m x n, m x k and n x k (read transposed), dense and row-major, in buffers of
         // exactly these lengths (resized or asserted above); the output overlaps neither input.
         unsafe {
@@ -99,7 +112,7 @@ impl<'a> Points<'a> {
                 scratch.rows.as_ptr(),
                 1,
                 k as isize,
-                columns.values.as_ptr(),
+                columns.as_ptr(),
                 k as isize,
                 1,
                 0.0f32,
@@ -113,32 +126,64 @@ impl<'a> Points<'a> {
         &scratch.dots
     }
 
-    /// Bound of the error of `dots` for row `index` and a column of squared length at most `squared`.
+    /// Bound of the error of a product of point `row` with a column no longer than `length`.
     ///
     /// Rounding the row and the column to f32 costs a relative u = 2^-24 each, and a dot product of `dim` terms at most
     /// dim u relative to the product of the lengths, whatever the order of its sums (Higham 2002, section 3.1). The
     /// other two terms cover f64 rounding of the squared length, and underflow.
-    pub fn error(&self, index: usize, squared: f64) -> f64 {
-        let (unit, dim) = (f64::from(f32::EPSILON) / 2.0, self.rows.dim as f64);
-        1.01 * (dim + 4.0) * unit * self.lengths[index] * squared.sqrt() + 1e-15 * squared + dim * 1e-37
+    pub fn error(&self, row: usize, length: f64) -> f64 {
+        let dim = self.rows.dim as f64;
+        1.01 * (dim + 4.0) * UNIT * self.lengths[row] * length + 1e-15 * length * length + dim * 1e-37
     }
 
-    /// Squared distance of point `index` to a column, in prepared units, from its product `dot` with the row.
-    /// `vector` is the column in the points' units: used where the product would leave less than two digits.
-    pub fn squared_distance(&self, index: usize, dot: f32, squared: f64, vector: &[f32]) -> f64 {
-        let estimate = self.lengths[index].powi(2) - 2.0 * f64::from(dot) + squared;
-        if estimate > 200.0 * self.error(index, squared) {
-            return estimate;
-        }
-        let direct: f64 =
-            self.rows.row(index).iter().zip(vector).map(|(&x, &c)| (f64::from(x) - f64::from(c)).powi(2)).sum();
-        direct * f64::from(self.scale).powi(2)
+    /// Squared length of prepared point `row`.
+    pub fn square(&self, row: usize) -> f64 {
+        self.lengths[row] * self.lengths[row]
+    }
+
+    /// Bound of the error of `square` against the exact point: each element was rounded to f32.
+    pub fn square_error(&self, row: usize) -> f64 {
+        3.0 * UNIT * self.square(row)
+    }
+
+    /// By how much the margin of a point can shrink, per cluster of the point, when centres move by the square roots of
+    /// `shifts`: its own centre away, the fastest other one closer. In prepared units, rounded up.
+    pub fn drift(&self, shifts: &[f64]) -> Vec<f32> {
+        let ways: Vec<f64> = shifts.iter().map(|s| s.sqrt() * f64::from(self.scale) * (1.0 + 1e-12)).collect();
+        let fastest = (0..ways.len()).max_by(|&a, &b| ways[a].total_cmp(&ways[b])).unwrap_or(0);
+        let without = |c: usize| ways.iter().enumerate().filter(|&(o, _)| o != c).fold(0.0, |a: f64, (_, &b)| a.max(b));
+        let second = without(fastest);
+        let other = |c| if c == fastest { second } else { ways[fastest] };
+        (0..ways.len()).map(|c| ((ways[c] + other(c)) as f32).next_up()).collect()
+    }
+
+    /// Squared distance of point `row` to a column, in prepared units, from their product `dot`. `vector` is the column
+    /// in the points' units: used where the product would leave less than two digits.
+    pub fn squared_distance(&self, row: usize, dot: f32, squared: f64, length: f64, vector: &[f32]) -> f64 {
+        let estimate = self.square(row) - 2.0 * f64::from(dot) + squared;
+        if estimate > 200.0 * self.error(row, length) { estimate } else { self.direct(row, vector) }
+    }
+
+    /// Squared distance of point `row` to `vector`, in prepared units, from the points as given.
+    #[cold]
+    fn direct(&self, row: usize, vector: &[f32]) -> f64 {
+        let vector: Vec<f64> = vector.iter().map(|&v| f64::from(v)).collect();
+        direct_distance(self.rows.row(row), &vector) * f64::from(self.scale).powi(2)
     }
 }
 
 /// Squared length of `row * scale - shift` as the matrix product will see it (each element rounded to f32), in f64.
 fn prepared_square(row: &[f32], shift: &[f32], scale: f32) -> f64 {
-    row.iter().zip(shift).map(|(&v, &s)| f64::from(v * scale - s).powi(2)).sum()
+    let mut lanes = [0.0; 8];
+    let ((x, x_rest), (s, s_rest)) = (row.as_chunks::<8>(), shift.as_chunks::<8>());
+    for (x, s) in x.iter().zip(s) {
+        for lane in 0..8 {
+            let value = f64::from(x[lane] * scale - s[lane]);
+            lanes[lane] += value * value;
+        }
+    }
+    let rest: f64 = x_rest.iter().zip(s_rest).map(|(&x, &s)| f64::from(x * scale - s).powi(2)).sum();
+    lanes.iter().sum::<f64>() + rest
 }
 
 /// Squared distance in f64, the sum over eight interleaved lanes: a fixed order that a compiler can vectorise.

@@ -69,15 +69,20 @@ fn evaluate(points: &Points, seedings: &[Seeding], closest: &[f32]) -> Pass {
         .enumerate()
         .map_init(Scratch::default, |scratch, (block, distances)| {
             let start = block * points.block;
-            let dots = points.dots(start..start + distances.len() / width, &columns, scratch);
+            let range = start..start + distances.len() / width;
+            let dots = points.dots(range, &columns, 0..width, scratch);
             let mut sums = vec![0.0; width];
             for (offset, (to, dots)) in distances.chunks_mut(width).zip(dots.chunks(width)).enumerate() {
-                let index = start + offset;
-                for column in 0..width {
-                    let vector = points.rows.row(rows[column]);
-                    let new = points.squared_distance(index, dots[column], columns.squared[column], vector) as f32;
-                    to[column] = new.min(closest[index * seedings.len() + column / per_restart]);
-                    sums[column] += f64::from(to[column]);
+                let (row, mut column) = (start + offset, 0);
+                for &closest in &closest[row * seedings.len()..][..seedings.len()] {
+                    for _ in 0..per_restart {
+                        let (squared, length) = (columns.squared[column], columns.lengths[column]);
+                        let vector = points.rows.row(rows[column]);
+                        let distance = points.squared_distance(row, dots[column], squared, length, vector);
+                        to[column] = closest.min(distance as f32);
+                        sums[column] += f64::from(to[column]);
+                        column += 1;
+                    }
                 }
             }
             sums
