@@ -228,7 +228,8 @@ fn forward_groups<T: Real>(g: &Geometry, x: &[T], filters: Filters<T>, y: &mut [
         for (i, r) in rows.enumerate() {
             g.groups(images.clone(), p, h + i, |group| {
                 let inner = group.taps.len() * g.c;
-                let filter = (r * g.window.kernel[1] + group.taps.start) * filters.tap + channels.start * filters.filter;
+                let filter =
+                    (r * g.window.kernel[1] + group.taps.start) * filters.tap + channels.start * filters.filter;
                 let y = Layout { offset: group.y.offset + channels.start, ..group.y };
                 let w = Layout { offset: filter, row_stride: filters.channel, column_stride: filters.filter };
                 let size = (group.count, channels.len(), inner);
