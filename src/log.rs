@@ -127,8 +127,8 @@ pub struct MetricsLog {
     file: File,
 }
 
-/// What [`truncate_after`] did, in lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What [`truncate_after`] did, in lines, and where it left the clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rewound {
     /// Lines kept.
     pub kept: usize,
@@ -136,6 +136,8 @@ pub struct Rewound {
     pub later: usize,
     /// Lines that are no records, such as the last one of a run that was killed.
     pub broken: usize,
+    /// Seconds from the start of training to the last step that was kept.
+    pub seconds: f64,
 }
 
 impl MetricsLog {
@@ -164,7 +166,9 @@ impl MetricsLog {
 pub fn truncate_after(path: &Path, step: u64) -> Result<Rewound> {
     #[derive(Deserialize)]
     struct Position {
+        kind: String,
         step: u64,
+        seconds: Option<f64>,
     }
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let mut rewound = Rewound::default();
@@ -172,8 +176,11 @@ pub fn truncate_after(path: &Path, step: u64) -> Result<Rewound> {
     for line in bytes.split_inclusive(|&b| b == b'\n') {
         match serde_json::from_slice::<Position>(line) {
             Ok(position) if position.step > step => rewound.later += 1,
-            Ok(_) if line.ends_with(b"\n") => {
+            Ok(position) if line.ends_with(b"\n") => {
                 rewound.kept += 1;
+                if position.kind == "step" {
+                    rewound.seconds = position.seconds.unwrap_or(rewound.seconds);
+                }
                 kept.extend_from_slice(line);
             }
             _ => rewound.broken += 1,
@@ -277,7 +284,7 @@ mod tests {
             learning_rate: 1e-3,
             grad_norm: 2.0,
             views_per_s: 1234.4,
-            seconds: 1.5,
+            seconds: 1.5 * step as f64,
         })
     }
 
@@ -285,7 +292,7 @@ mod tests {
     fn numbers_that_json_lacks_are_null_and_named() {
         assert_eq!(
             step(2).to_json(),
-            r#"{"kind":"step","epoch":1,"step":2,"loss":0.5,"loss_instance":0.5,"loss_feature":0.25,"entropy":1.0,"learning_rate":0.001,"grad_norm":2.0,"views_per_s":1234.4,"seconds":1.5}"#
+            r#"{"kind":"step","epoch":1,"step":2,"loss":0.5,"loss_instance":0.5,"loss_feature":0.25,"entropy":1.0,"learning_rate":0.001,"grad_norm":2.0,"views_per_s":1234.4,"seconds":3.0}"#
         );
         let bad = Scores { nmi: f64::NAN, ari: 0.5, acc: f64::INFINITY };
         let eval = Record::Eval(EvalRecord {
@@ -318,13 +325,13 @@ mod tests {
         let torn: usize = uninterrupted.split_inclusive('\n').take(15).map(str::len).sum::<usize>() + 40;
         std::fs::write(&path, &uninterrupted[..torn]).unwrap();
         let (mut log, rewound) = MetricsLog::resume(&path, 12).unwrap();
-        assert_eq!(rewound, Rewound { kept: 12, later: 3, broken: 1 });
+        assert_eq!(rewound, Rewound { kept: 12, later: 3, broken: 1, seconds: 18.0 });
         write(&mut log, 13..=20);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), uninterrupted);
-        assert_eq!(MetricsLog::resume(&path, 20).unwrap().1, Rewound { kept: 20, later: 0, broken: 0 });
+        assert_eq!(MetricsLog::resume(&path, 20).unwrap().1, Rewound { kept: 20, later: 0, broken: 0, seconds: 30.0 });
         // A whole line without its newline would swallow the next one.
         std::fs::write(&path, uninterrupted.trim_end()).unwrap();
-        assert_eq!(MetricsLog::resume(&path, 20).unwrap().1, Rewound { kept: 19, later: 0, broken: 1 });
+        assert_eq!(MetricsLog::resume(&path, 20).unwrap().1, Rewound { kept: 19, later: 0, broken: 1, seconds: 28.5 });
         assert_eq!(MetricsLog::resume(&folder.path().join("new"), 20).unwrap().1, Rewound::default());
         assert!(MetricsLog::create(&folder.path().join("missing/x")).is_err());
     }

@@ -106,10 +106,12 @@ fn json(value: &impl Serialize) -> String {
 }
 
 impl Run {
-    /// Opens the log of the run in `folder`, rewound to the trainer's position, and starts the display.
-    pub fn open<B: Backend>(folder: &Path, trainer: &Trainer<B>, steps_per_epoch: u64) -> Result<Run> {
+    /// Opens the log of the run in `folder`, rewound to the trainer's position, sets the trainer's clock by it, and starts
+    /// the display.
+    pub fn open<B: Backend>(folder: &Path, trainer: &mut Trainer<B>, steps_per_epoch: u64) -> Result<Run> {
+        let (log, rewound) = MetricsLog::resume(&folder.join(METRICS), trainer.adam.steps())?;
+        trainer.resume_clock(rewound.seconds);
         let config = &trainer.config;
-        let (log, _) = MetricsLog::resume(&folder.join(METRICS), trainer.adam.steps())?;
         let plan = Plan {
             epochs: config.epochs as u64,
             steps: config.epochs as u64 * steps_per_epoch,

@@ -163,10 +163,11 @@ impl<B: Backend> Trainer<B> {
         schedule.learning_rate(*learning_rate, self.position.epoch, *epochs as u64)
     }
 
-    /// Starts the clock of the run at this many seconds.
+    /// Sets the clock of the run to this many seconds.
     pub fn resume_clock(&mut self, seconds: f64) {
         if let Ok(before) = std::time::Duration::try_from_secs_f64(seconds) {
-            self.started = Instant::now().checked_sub(before).unwrap_or(self.started);
+            let now = Instant::now();
+            self.started = now.checked_sub(before).unwrap_or(now);
         }
     }
 

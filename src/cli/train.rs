@@ -132,7 +132,7 @@ fn carry_out<B: Backend>(mut trainer: Trainer<B>, dataset: &Arc<Dataset>, folder
         config.epochs,
         folder.display()
     ));
-    let mut run = Run::open(folder, &trainer, steps)?;
+    let mut run = Run::open(folder, &mut trainer, steps)?;
     if run::baselines(folder).is_none() {
         run.say("scoring raw pixels and the untrained network, which training has to beat");
         run.save_baselines(baselines(&trainer, dataset)?)?;
