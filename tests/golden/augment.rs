@@ -1,34 +1,14 @@
-//! Augmentation against Pillow, torchvision and OpenCV: every `augment*.json` in `tests/golden` and in each directory of
-//! `GOLDEN_DIR`. The sidecar alone says what a tensor is: the stem of its name is the operation, `params` its arguments.
+//! Augmentation against Pillow, torchvision and OpenCV. The sidecar alone says what a tensor is: the stem of its name is the
+//! operation, `params` its arguments.
 //!
 //! Every byte must be equal. All operations are defined on integers or on single f32 roundings that are repeated here, so
 //! there is no rounding for a tolerance to cover.
 
 use disentangle::data::ImageRef;
 use disentangle::data::augment::{Adjust, Blur, CropBox, Flip, Scratch, Size, ViewParams, render, resize};
-use safetensors::SafeTensors;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
 
-/// `tests/golden` and the directories of `GOLDEN_DIR`.
-fn directories() -> Vec<PathBuf> {
-    let mut all = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")];
-    let further = std::env::var_os("GOLDEN_DIR").unwrap_or_default();
-    all.extend(std::env::split_paths(&further).filter(|path| !path.as_os_str().is_empty()));
-    all
-}
-
-/// The sidecars of augmentation files in `directory`.
-fn sidecars(directory: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
-    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    found.retain(|path| {
-        let name = path.file_name().unwrap().to_string_lossy();
-        name.starts_with("augment") && name.ends_with(".json")
-    });
-    found.sort();
-    found
-}
+use super::reader::{Golden, Kind, each};
 
 fn count(params: &Value, key: &str) -> usize {
     params[key].as_u64().unwrap_or_else(|| panic!("no count {key} in {params}")) as usize
@@ -90,32 +70,30 @@ fn view(name: &str, params: &Value, plain: ViewParams) -> Option<ViewParams> {
 }
 
 /// Compares every tensor of one file; returns how many.
-fn check_file(sidecar: &Path) -> usize {
-    let document: Value = serde_json::from_slice(&std::fs::read(sidecar).unwrap()).unwrap();
-    let bytes = std::fs::read(sidecar.with_file_name(document["file"].as_str().expect("file"))).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+fn check_file(golden: &Golden) -> usize {
     let mut scratch = Scratch::new();
     let mut compared = 0;
-    for (name, entry) in document["tensors"].as_object().expect("tensors") {
+    for name in golden.names() {
         let (source, operation) = name.rsplit_once('/').expect("image/operation");
         if operation == "image" {
             continue;
         }
-        let place = format!("{}: {name}", sidecar.display());
-        let image = tensors.tensor(&format!("{source}/image")).unwrap();
-        let image = ImageRef::new(image.shape()[1], image.shape()[0], image.data()).unwrap();
-        let expected = tensors.tensor(name).unwrap();
-        let size = Size { width: expected.shape()[1], height: expected.shape()[0] };
-        let params = view(operation, &entry["params"], ViewParams::plain(image.width(), image.height()));
+        let place = format!("{}: {name}", golden.path.display());
+        let (pixels, shape) = golden.raw(&format!("{source}/image"));
+        let image = ImageRef::new(shape[1], shape[0], pixels).unwrap();
+        let (expected, shape) = golden.raw(name);
+        let size = Size { width: shape[1], height: shape[0] };
+        let plain = ViewParams::plain(image.width(), image.height());
+        let params = view(operation, &golden.entry(name)["params"], plain);
         let params = params.unwrap_or_else(|| panic!("{place}: unknown operation"));
-        let mut out = vec![0; expected.data().len()];
+        let mut out = vec![0; expected.len()];
         render(image, &params, size, &mut scratch, &mut out).unwrap();
-        let wrong = out.iter().zip(expected.data()).filter(|(ours, theirs)| ours != theirs).count();
+        let wrong = out.iter().zip(expected).filter(|(ours, theirs)| ours != theirs).count();
         assert_eq!(wrong, 0, "{place}: {wrong} of {} bytes differ ({params:?})", out.len());
         if operation.starts_with("resize_") {
             out.fill(0);
             resize(image, size, &mut scratch, &mut out).unwrap();
-            assert_eq!(out, expected.data(), "{place}: resize");
+            assert_eq!(out, expected, "{place}: resize");
         }
         compared += 1;
     }
@@ -123,14 +101,10 @@ fn check_file(sidecar: &Path) -> usize {
 }
 
 #[test]
-fn every_golden_operation_is_equal_to_the_byte() {
-    for directory in directories() {
-        for sidecar in sidecars(&directory) {
-            let compared = check_file(&sidecar);
-            assert!(compared > 0, "{}: nothing to compare", sidecar.display());
-            println!("{}: {compared} tensors equal", sidecar.display());
-        }
-    }
-    let own = sidecars(&directories()[0]);
-    assert!(!own.is_empty(), "tests/golden has no augment*.json");
+fn every_operation_is_equal_to_the_byte() {
+    each(Kind::Augment, |golden| {
+        let compared = check_file(golden);
+        assert!(compared > 0, "{}: nothing to compare", golden.path.display());
+        println!("{}: {compared} tensors equal", golden.path.display());
+    });
 }
