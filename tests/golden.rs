@@ -14,6 +14,8 @@ mod judge;
 mod layers;
 #[path = "golden/model.rs"]
 mod model;
+#[path = "golden/network.rs"]
+mod network;
 #[path = "golden/nt_xent.rs"]
 mod nt_xent;
 #[path = "golden/reader.rs"]

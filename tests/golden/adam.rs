@@ -76,7 +76,7 @@ impl Case<'_, '_> {
             let leaf = format!("grad_norm_step{step}");
             if self.holds(&leaf) {
                 // A sum of squares in double precision, whatever the precision of the parameters.
-                self.judge.normwise(&self.leaf(&leaf), &[norm], &self.array(&leaf), 1e-12);
+                self.judge.normwise(&self.leaf(&leaf), &[norm], &self.array(&leaf), 1e-12, 0.0);
             }
             self.parameters::<T>(&params, step, rate);
         }

@@ -56,7 +56,8 @@ impl<'a> Judge<'a> {
     /// Compares element by element; `bound` gives the error allowed to element i in units of the roundoff.
     pub fn elements<T: Precision>(&mut self, name: &str, got: &[f64], expected: &Array, bound: impl Fn(usize) -> f64) {
         assert_eq!(got.len(), expected.values.len(), "{name}: number of elements");
-        let errors: Vec<f64> = got.iter().zip(&expected.values).map(|(g, e)| allowed_for(g, e, expected.single)).collect();
+        let errors: Vec<f64> =
+            got.iter().zip(&expected.values).map(|(g, e)| beyond_storage(g, e, expected.single)).collect();
         if T::NORMWISE > 0.0 {
             let slack = norm((0..got.len()).map(|i| bound(i) * T::ROUNDOFF));
             let allowed = T::NORMWISE * norm(expected.values.iter().copied()) + slack;
@@ -69,11 +70,11 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Compares in the norm over the tensor: the error may be `relative` of the reference's norm.
-    pub fn normwise(&mut self, name: &str, got: &[f64], expected: &Array, relative: f64) {
+    /// Compares in the norm over the tensor: the error may be `relative` of the reference's norm, and `more`.
+    pub fn normwise(&mut self, name: &str, got: &[f64], expected: &Array, relative: f64, more: f64) {
         assert_eq!(got.len(), expected.values.len(), "{name}: number of elements");
-        let errors = got.iter().zip(&expected.values).map(|(g, e)| allowed_for(g, e, expected.single));
-        self.at_most(name, norm(errors), relative * norm(expected.values.iter().copied()));
+        let errors = got.iter().zip(&expected.values).map(|(g, e)| beyond_storage(g, e, expected.single));
+        self.at_most(name, norm(errors), relative * norm(expected.values.iter().copied()) + more);
     }
 
     /// Notes an error and what was allowed.
@@ -100,7 +101,7 @@ impl<'a> Judge<'a> {
 }
 
 /// The error beyond what the reference's own rounding explains.
-fn allowed_for(got: &f64, expected: &f64, single: bool) -> f64 {
+fn beyond_storage(got: &f64, expected: &f64, single: bool) -> f64 {
     let error = (got - expected).abs();
     let stored = if single { STORED * expected.abs() } else { 0.0 };
     // Not `max`, which would drop a NaN.
