@@ -14,13 +14,13 @@ const EXP_AVG_SQ: &str = "optimizer.exp_avg_sq.";
 /// [`Error::NonFinite`] if a number is not finite: a good checkpoint must not give way to a useless one.
 pub fn tensors<B: Backend>(params: &Params<B>, adam: &Adam<B>) -> Result<Vec<NamedTensor>> {
     let mut tensors = Vec::new();
-    for (_, param) in params.iter() {
-        tensors.push(named(param.name.clone(), params.export(param.role, &param.tensor)?));
+    for (id, param) in params.iter() {
+        tensors.push(named(param.name.clone(), params.export(id, &param.tensor)?));
     }
     for (id, exp_avg, exp_avg_sq) in adam.moments() {
         let param = params.get(id);
         for (prefix, moment) in [(EXP_AVG, exp_avg), (EXP_AVG_SQ, exp_avg_sq)] {
-            tensors.push(named(format!("{prefix}{}", param.name), params.export(param.role, moment)?));
+            tensors.push(named(format!("{prefix}{}", param.name), params.export(id, moment)?));
         }
     }
     match tensors.iter().find(|tensor| tensor.data.iter().any(|x| !x.is_finite())) {

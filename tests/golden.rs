@@ -4,6 +4,8 @@
 
 #[path = "golden/adam.rs"]
 mod adam;
+#[path = "golden/augment.rs"]
+mod augment;
 #[path = "golden/cosine.rs"]
 mod cosine;
 #[path = "golden/feature.rs"]
@@ -12,6 +14,8 @@ mod feature;
 mod judge;
 #[path = "golden/layers.rs"]
 mod layers;
+#[path = "golden/metrics.rs"]
+mod metrics;
 #[path = "golden/model.rs"]
 mod model;
 #[path = "golden/network.rs"]

@@ -119,12 +119,12 @@ impl<B: Backend> Params<B> {
         self.entries.iter().filter(|p| p.role.trained()).map(|p| p.tensor.shape().elems()).sum()
     }
 
-    /// The values and shape of a tensor (a parameter's, or of its gradient or moments) as a checkpoint holds them: filters
-    /// OIHW, everything else as it is.
-    pub fn export(&self, role: Role, tensor: &Tensor<B>) -> Result<(Vec<usize>, Vec<f64>)> {
+    /// The values and shape of a tensor that belongs to parameter `id` (its value, its gradient, its moments) as a checkpoint
+    /// holds them: filters OIHW, everything else as it is.
+    pub fn export(&self, id: ParamId, tensor: &Tensor<B>) -> Result<(Vec<usize>, Vec<f64>)> {
         let values = self.backend.download(tensor)?;
         let shape = tensor.shape();
-        Ok(match (role, shape.dims()) {
+        Ok(match (self.entries[id.0].role, shape.dims()) {
             (Role::ConvWeight, &[k, r, s, c]) => (vec![k, c, r, s], transpose_inner(&values, [k, r * s, c])),
             (_, dims) => (dims.to_vec(), values),
         })
@@ -169,7 +169,7 @@ mod tests {
     fn filters_leave_as_oihw_and_come_back() {
         let mut params = Params::new(Cpu::<f64>::new(), 1);
         let id = params.add("conv.weight".into(), Shape::from([2, 3, 3, 5]), Role::ConvWeight).unwrap();
-        let (shape, oihw) = params.export(Role::ConvWeight, params.tensor(id)).unwrap();
+        let (shape, oihw) = params.export(id, params.tensor(id)).unwrap();
         assert_eq!(shape, [2, 5, 3, 3]);
         let krsc = params.backend().download(params.tensor(id)).unwrap();
         // Output 1, row 2, column 0, input 4.

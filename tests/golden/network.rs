@@ -77,7 +77,7 @@ impl<'g, T: Real> Network<'g, T> {
         for (position, name) in names.iter().enumerate() {
             let name = name.as_str().expect("a name");
             let id = id_of(&params, name);
-            let (shape, _) = params.export(id).unwrap();
+            let (shape, _) = params.export(id, params.tensor(id)).unwrap();
             let mut value = match golden.sidecar["stream"].as_u64() {
                 None => golden.array(&format!("w/{name}")),
                 Some(stream) => generated(golden, stream, position, name, shape),
@@ -133,7 +133,8 @@ impl<'g, T: Real> Network<'g, T> {
                 statistics.insert(name.into(), values);
             }
         }
-        let after = self.weights.iter().map(|w| self.params.export(w.id).unwrap().1).collect();
+        let after =
+            self.weights.iter().map(|w| self.params.export(w.id, self.params.tensor(w.id)).unwrap().1).collect();
         Training { first, losses, norms, statistics, after }
     }
 
@@ -163,10 +164,8 @@ impl<'g, T: Real> Network<'g, T> {
 
     /// Gradients laid out as in the file, in the order of the weights.
     pub fn gradients(&self, grads: &Grads<Cpu<T>>) -> Vec<Vec<f64>> {
-        let exported = |weight: &Weight| {
-            let role = self.params.iter().nth(weight.id.index()).unwrap().1.role;
-            self.params.export_like(role, grads.of_param(weight.id).expect("a gradient")).unwrap().1
-        };
+        let grad = |weight: &Weight| grads.of_param(weight.id).expect("a gradient");
+        let exported = |weight: &Weight| self.params.export(weight.id, grad(weight)).unwrap().1;
         self.weights.iter().map(exported).collect()
     }
 
