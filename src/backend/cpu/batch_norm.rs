@@ -78,6 +78,7 @@ fn column_sums<T: Real>(rows: &[T], channels: usize, sums: &mut [f64], value: im
 /// Mean and biased variance per view and channel, `[view][2][channel]`.
 fn statistics<T: Real>(cpu: &Cpu<T>, x: &[T], rows: Rows, views: usize) -> Result<Buffer<f64>> {
     let c = rows.channels;
+    cpu.reserve_scratch(c);
     let partial = reduce_blocks(cpu, rows, views, |start, count, mean, m2| {
         let block = &x[start * c..(start + count) * c];
         column_sums(block, c, mean, |_, x| x);

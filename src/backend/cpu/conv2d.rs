@@ -267,6 +267,7 @@ const LOWERED_PIXELS: usize = 512;
 
 fn forward_lowered<T: Real>(cpu: &Cpu<T>, g: &Geometry, x: &[T], w: &[T], y: &mut [T]) {
     let inner = g.taps() * g.c;
+    cpu.reserve_scratch(LOWERED_PIXELS * inner);
     y.par_chunks_mut(LOWERED_PIXELS * g.k).enumerate().for_each(|(block, y)| {
         let (first, count) = (block * LOWERED_PIXELS, y.len() / g.k);
         let mut rows = cpu.scratch(LOWERED_PIXELS * inner);
@@ -424,6 +425,7 @@ const PARTS: usize = 8;
 fn backward_filter_lowered<T: Real>(cpu: &Cpu<T>, g: &Geometry, x: &[T], dy: &[T], dw: &mut [T]) -> Result<()> {
     let (inner, pixels) = (g.taps() * g.c, g.n * g.p * g.q);
     let part_pixels = pixels.div_ceil(PARTS).max(1);
+    cpu.reserve_scratch(LOWERED_PIXELS * inner);
     let mut partial = cpu.scratch(PARTS * dw.len());
     partial.write()?.par_chunks_mut(dw.len()).enumerate().for_each(|(part, dw)| {
         dw.fill(T::ZERO);

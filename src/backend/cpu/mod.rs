@@ -57,6 +57,12 @@ impl<T: Real> Cpu<T> {
         self.pool.take(len)
     }
 
+    /// Before tasks that take a scratch buffer of `len` each: one a thread. How many tasks run at once is chance, and without
+    /// this some later step would be the first to need one more.
+    fn reserve_scratch(&self, len: usize) {
+        self.pool.reserve(len, rayon::current_num_threads());
+    }
+
     fn wide_scratch(&self, len: usize) -> Buffer<f64> {
         self.wide.take(len)
     }

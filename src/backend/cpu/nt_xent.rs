@@ -58,6 +58,7 @@ pub fn forward<T: Real>(
     normalise(gather, z.buffer().read(), unit.buffer_mut().write()?, norm.buffer_mut().write()?);
     let mut lse = cpu.tensor(Shape::from([count]));
     let mut losses = cpu.wide_scratch(count);
+    cpu.reserve_scratch(BLOCK * count);
     let u = unit.buffer().read();
     let blocks = lse.buffer_mut().write()?.par_chunks_mut(BLOCK).zip(losses.write()?.par_chunks_mut(BLOCK));
     blocks.enumerate().for_each(|(block, (lse, losses))| {
@@ -129,6 +130,7 @@ pub fn backward<T: Real>(
     let (u, lse, norm) = (saved.unit.buffer().read(), saved.lse.buffer().read(), saved.norm.buffer().read());
     let factor = dloss.buffer().read()[0].to_f64() / (count as f64 * temperature);
     let mut dsamples = cpu.scratch(count * dim);
+    cpu.reserve_scratch(BLOCK * count);
     dsamples.write()?.par_chunks_mut(BLOCK * dim).enumerate().for_each(|(block, du)| {
         let (first, rows) = (block * BLOCK, du.len() / dim);
         let mut scores = cpu.scratch(BLOCK * count);

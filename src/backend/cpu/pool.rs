@@ -46,6 +46,18 @@ impl<T: Copy + Default> Pool<T> {
     }
 }
 
+impl<T: Copy + Default> Pool<T> {
+    /// Sees to it that at least `count` buffers of `len` elements are free.
+    pub fn reserve(&self, len: usize, count: usize) {
+        let mut shelf = self.lock();
+        let free = shelf.free.entry(len).or_default();
+        let missing = count.saturating_sub(free.len());
+        free.extend((0..missing).map(|_| Arc::new(vec![T::default(); len])));
+        shelf.memory.cached_bytes += missing * len * size_of::<T>();
+        shelf.memory.allocations += missing;
+    }
+}
+
 impl<T> Pool<T> {
     /// What the pool holds and has lent.
     pub fn memory(&self) -> Memory {
@@ -109,6 +121,12 @@ mod tests {
         assert_eq!(pool.memory().allocations, 1);
         let _other_length = pool.take(11);
         assert_eq!(pool.memory().allocations, 2);
+        pool.reserve(10, 3);
+        pool.reserve(10, 2);
+        let memory = Memory { live_bytes: 44, peak_bytes: 44, cached_bytes: 120, allocations: 4 };
+        assert_eq!(pool.memory(), memory, "one was there");
+        let _three: Vec<_> = (0..3).map(|_| pool.take(10)).collect();
+        assert_eq!(pool.memory().allocations, 4);
     }
 
     #[test]
