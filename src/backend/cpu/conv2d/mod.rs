@@ -17,11 +17,15 @@
 //! Work is cut by shape, never by the number of threads, and each output element is summed in one task in one order: the
 //! result is the same on any number of threads.
 
+mod geometry;
+mod lowered;
+
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::matmul::{Layout, Output, Write, product};
+use self::geometry::{Geometry, IMAGES};
+use super::matmul::{Layout, Output, Write};
 use super::real::Real;
 use super::{Cpu, CpuTensor};
 use crate::Result;
@@ -30,140 +34,6 @@ use crate::tensor::Shape;
 
 /// Tasks to cut a convolution into, where its shape allows: enough to balance many cores.
 const TASKS: usize = 16;
-/// Most images in one product: bounds the rows touched at once.
-const IMAGES: usize = 256;
-/// Fewest output channels in one product: below, it cannot use what it loads often enough.
-const CHANNELS: usize = 64;
-/// Input channels below which the input is lowered first.
-const NARROW: usize = 16;
-
-/// Sizes of one convolution.
-#[derive(Clone, Copy, Debug)]
-struct Geometry {
-    n: usize,
-    h: usize,
-    w: usize,
-    c: usize,
-    k: usize,
-    p: usize,
-    q: usize,
-    window: Window,
-}
-
-/// Output columns that see the same filter columns.
-struct Segment {
-    columns: Range<usize>,
-    taps: Range<usize>,
-}
-
-impl Geometry {
-    fn new(x: Shape, w: Shape, y: Shape, window: Window) -> Self {
-        let (x, w, y) = (x.dims(), w.dims(), y.dims());
-        let g = Geometry { n: x[0], h: x[1], w: x[2], c: x[3], k: w[0], p: y[1], q: y[2], window };
-        if window.kernel == [1, 1] && window.stride == 1 && window.padding == 0 { g.pointwise() } else { g }
-    }
-
-    /// A 1 x 1 convolution is a matrix product over pixels: every pixel is an image of one pixel.
-    fn pointwise(self) -> Self {
-        Geometry { n: self.n * self.h * self.w, h: 1, w: 1, p: 1, q: 1, ..self }
-    }
-
-    fn taps(&self) -> usize {
-        self.window.kernel[0] * self.window.kernel[1]
-    }
-
-    fn narrow(&self) -> bool {
-        self.c < NARROW && self.taps() > 1
-    }
-
-    /// Filter positions along `axis` that fall on the input for output position `o`, and the first input position.
-    fn valid(&self, axis: usize, o: usize) -> (Range<usize>, usize) {
-        let size = [self.h, self.w][axis];
-        let (start, padding) = (o * self.window.stride, self.window.padding);
-        let first = padding.saturating_sub(start);
-        let last = (size + padding).saturating_sub(start).min(self.window.kernel[axis]);
-        (first..last.max(first), start + first - padding.min(start + first))
-    }
-
-    fn segments(&self) -> impl Iterator<Item = Segment> {
-        let mut next = 0;
-        std::iter::from_fn(move || {
-            let start = next;
-            if start == self.q {
-                return None;
-            }
-            let (taps, _) = self.valid(1, start);
-            next = start + 1;
-            while next < self.q && self.valid(1, next).0 == taps {
-                next += 1;
-            }
-            Some(Segment { columns: start..next, taps })
-        })
-    }
-
-    /// Calls `f` with each group of output positions of row `p` for the images `images`: output offset, output stride,
-    /// input offset (at filter column `taps.start`), input stride, number of positions, filter columns. The input row is h.
-    fn groups(&self, images: Range<usize>, p: usize, h: usize, mut f: impl FnMut(&Group)) {
-        let (x_image, y_image) = (self.h * self.w * self.c, self.p * self.q * self.k);
-        for segment in self.segments().filter(|s| !s.taps.is_empty()) {
-            let at = |image: usize, q: usize| {
-                let w = self.valid(1, q).1;
-                (image * x_image + (h * self.w + w) * self.c, image * y_image + (p * self.q + q) * self.k)
-            };
-            let group = |(x, y): (usize, usize), x_stride, y_stride, count| Group {
-                x: Layout::rows(x, x_stride),
-                y: Layout::rows(y, y_stride),
-                count,
-                taps: segment.taps.clone(),
-            };
-            if segment.columns.len() > images.len() {
-                for image in images.clone() {
-                    let start = at(image, segment.columns.start);
-                    f(&group(start, self.window.stride * self.c, self.k, segment.columns.len()));
-                }
-            } else {
-                for q in segment.columns.clone() {
-                    f(&group(at(images.start, q), x_image, y_image, images.len()));
-                }
-            }
-        }
-    }
-
-    /// Images for `tasks` tasks or more, at most [`IMAGES`] each and at least 32 where there are as many.
-    fn image_blocks(&self, tasks: usize) -> Blocks {
-        Blocks { len: self.n, block: self.n.div_ceil(tasks.max(1)).next_multiple_of(32).min(IMAGES) }
-    }
-
-    /// Output channels for about `tasks` tasks, at least [`CHANNELS`] each where there are as many.
-    fn channel_blocks(&self, tasks: usize) -> Blocks {
-        Blocks { len: self.k, block: self.k.div_ceil(tasks.max(1)).next_multiple_of(CHANNELS) }
-    }
-}
-
-/// `0..len` in blocks of equal size but the last.
-#[derive(Clone, Copy)]
-struct Blocks {
-    len: usize,
-    block: usize,
-}
-
-impl Blocks {
-    fn len(&self) -> usize {
-        self.len.div_ceil(self.block)
-    }
-
-    fn at(&self, i: usize) -> Range<usize> {
-        i * self.block..self.len.min((i + 1) * self.block)
-    }
-}
-
-/// Output positions that one product serves.
-struct Group {
-    x: Layout,
-    y: Layout,
-    count: usize,
-    taps: Range<usize>,
-}
 
 /// See [`crate::backend::Backend::conv2d_forward`].
 pub fn forward<T: Real>(cpu: &Cpu<T>, x: &CpuTensor<T>, w: &CpuTensor<T>, window: Window) -> Result<CpuTensor<T>> {
@@ -173,7 +43,7 @@ pub fn forward<T: Real>(cpu: &Cpu<T>, x: &CpuTensor<T>, w: &CpuTensor<T>, window
     let g = Geometry::new(xs, ws, y_shape, window);
     let mut y = cpu.tensor(y_shape);
     if g.narrow() {
-        forward_lowered(cpu, &g, x.buffer().read(), w.buffer().read(), y.buffer_mut().write()?);
+        lowered::forward(cpu, &g, x.buffer().read(), w.buffer().read(), y.buffer_mut().write()?);
     } else if g.p * g.q < MANY_PIXELS {
         let filters = Filters { values: w.buffer().read(), tap: g.c, channel: 1, filter: g.taps() * g.c };
         forward_groups(&g, x.buffer().read(), filters, y.buffer_mut().write()?);
@@ -238,42 +108,6 @@ fn forward_groups<T: Real>(g: &Geometry, x: &[T], filters: Filters<T>, y: &mut [
             });
             write = Write::Accumulate;
         }
-    });
-}
-
-/// Copies the receptive field of each output pixel in `pixels` (flat N P Q index) to a row of `R S C` values.
-fn lower<T: Real>(g: &Geometry, x: &[T], pixels: Range<usize>, rows: &mut [T]) {
-    let [kernel_rows, kernel_columns] = g.window.kernel;
-    for (pixel, row) in pixels.zip(rows.chunks_exact_mut(g.taps() * g.c)) {
-        let (n, p, q) = (pixel / (g.p * g.q), pixel / g.q % g.p, pixel % g.q);
-        let ((r_valid, h), (s_valid, w)) = (g.valid(0, p), g.valid(1, q));
-        let taps = s_valid.start * g.c..s_valid.end * g.c;
-        for r in 0..kernel_rows {
-            let out = &mut row[r * kernel_columns * g.c..][..kernel_columns * g.c];
-            if r_valid.contains(&r) && !taps.is_empty() {
-                let from = ((n * g.h + h + r - r_valid.start) * g.w + w) * g.c;
-                out[..taps.start].fill(T::ZERO);
-                out[taps.clone()].copy_from_slice(&x[from..from + taps.len()]);
-                out[taps.end..].fill(T::ZERO);
-            } else {
-                out.fill(T::ZERO);
-            }
-        }
-    }
-}
-
-/// Output pixels that are lowered at once: their rows stay in the second-level cache.
-const LOWERED_PIXELS: usize = 512;
-
-fn forward_lowered<T: Real>(cpu: &Cpu<T>, g: &Geometry, x: &[T], w: &[T], y: &mut [T]) {
-    let inner = g.taps() * g.c;
-    cpu.reserve_scratch(LOWERED_PIXELS * inner);
-    y.par_chunks_mut(LOWERED_PIXELS * g.k).enumerate().for_each(|(block, y)| {
-        let (first, count) = (block * LOWERED_PIXELS, y.len() / g.k);
-        let mut rows = cpu.scratch(LOWERED_PIXELS * inner);
-        let Ok(rows) = rows.write() else { unreachable!("a new buffer has one handle") };
-        lower(g, x, first..first + count, rows);
-        product((count, g.k, inner), y, (rows, Layout::rows(0, inner)), (w, Layout::rows(0, inner).transposed()));
     });
 }
 
@@ -345,7 +179,7 @@ pub fn backward_filter<T: Real>(
     let mut dw = cpu.tensor(w_shape);
     let (x, dy, out) = (x.buffer().read(), dy.buffer().read(), dw.buffer_mut().write()?);
     if g.narrow() {
-        backward_filter_lowered(cpu, &g, x, dy, out)?;
+        lowered::backward_filter(cpu, &g, x, dy, out)?;
     } else {
         backward_filter_groups(cpu, &g, x, dy, out)?;
     }
@@ -417,37 +251,4 @@ fn filter_part<T: Real>(
             unsafe { out.write_product(size, target, Write::Accumulate, (dy, dy_block.transposed()), (x, group.x)) };
         });
     }
-}
-
-/// Partial sums of a lowered filter gradient: as many tasks, added up in order.
-const PARTS: usize = 8;
-
-fn backward_filter_lowered<T: Real>(cpu: &Cpu<T>, g: &Geometry, x: &[T], dy: &[T], dw: &mut [T]) -> Result<()> {
-    let (inner, pixels) = (g.taps() * g.c, g.n * g.p * g.q);
-    let part_pixels = pixels.div_ceil(PARTS).max(1);
-    cpu.reserve_scratch(LOWERED_PIXELS * inner);
-    let mut partial = cpu.scratch(PARTS * dw.len());
-    partial.write()?.par_chunks_mut(dw.len()).enumerate().for_each(|(part, dw)| {
-        dw.fill(T::ZERO);
-        let mut rows = cpu.scratch(LOWERED_PIXELS * inner);
-        let Ok(rows) = rows.write() else { unreachable!("a new buffer has one handle") };
-        let (mut first, end) = (part * part_pixels, pixels.min((part + 1) * part_pixels));
-        while first < end {
-            let count = LOWERED_PIXELS.min(end - first);
-            lower(g, x, first..first + count, rows);
-            let dy = (dy, Layout::rows(first * g.k, g.k).transposed());
-            let rows = (&*rows, Layout::rows(0, inner));
-            // SAFETY: `dw` is this task's own part.
-            unsafe {
-                let out = Output::new(&mut *dw);
-                out.write_product((g.k, inner, count), Layout::rows(0, inner), Write::Accumulate, dy, rows);
-            }
-            first += count;
-        }
-    });
-    dw.fill(T::ZERO);
-    for part in partial.read().chunks_exact(dw.len()) {
-        dw.iter_mut().zip(part).for_each(|(sum, &value)| *sum += value);
-    }
-    Ok(())
 }
