@@ -270,6 +270,8 @@ fn time_left(elapsed: Duration, step: u64, plan: &Plan) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::collapse::{HeadActivity, Spread};
+    use crate::eval::metrics::Scores;
 
     /// A step whose numbers follow from its position.
     fn step(step: u64) -> Record {
@@ -295,20 +297,21 @@ mod tests {
             r#"{"kind":"step","epoch":1,"step":2,"loss":0.5,"loss_instance":0.5,"loss_feature":0.25,"entropy":1.0,"learning_rate":0.001,"grad_norm":2.0,"views_per_s":1234.4,"seconds":3.0}"#
         );
         let bad = Scores { nmi: f64::NAN, ari: 0.5, acc: f64::INFINITY };
-        let eval = Record::Eval(EvalRecord {
-            epoch: 1,
-            step: 10,
+        let evaluation = Evaluation {
             images: 100,
-            clusters: 6,
+            clusters: Some(6),
             pixels: None,
             untrained: None,
             backbone: Some(bad),
             feature: None,
-            seconds: f64::NEG_INFINITY,
-        });
+            factors: Vec::new(),
+            spread: Spread { variance: 1.0, effective_rank: 2.0 },
+            heads: HeadActivity { mean: 0.5, deviation: 0.25, constant_heads: 0 },
+        };
+        let eval = Record::Eval(EvalRecord { epoch: 1, step: 10, evaluation, seconds: f64::NEG_INFINITY });
         assert_eq!(
             eval.to_json(),
-            r#"{"kind":"eval","epoch":1,"step":10,"images":100,"clusters":6,"backbone":{"nmi":null,"ari":0.5,"acc":null},"seconds":null,"non_finite":["backbone.acc","backbone.nmi","seconds"]}"#
+            r#"{"kind":"eval","epoch":1,"step":10,"images":100,"clusters":6,"backbone":{"nmi":null,"ari":0.5,"acc":null},"spread":{"variance":1.0,"effective_rank":2.0},"heads":{"mean":0.5,"deviation":0.25,"constant_heads":0},"seconds":null,"non_finite":["backbone.acc","backbone.nmi","seconds"]}"#
         );
     }
 
