@@ -3,7 +3,7 @@
 //! ```text
 //! config.toml                        the configuration in full
 //! quarantine.jsonl                   files that were set aside, with reasons (only if there are any)
-//! baselines.json                     scores of raw pixels and of the network before training
+//! baselines.json                     scores of raw pixels and of the network before training (only with labels)
 //! metrics.jsonl                      a line a step, an epoch, an evaluation
 //! checkpoint-epochNNNN.safetensors   the newest ones: weights under torchvision's names, optimiser, position
 //! results.json                       the last evaluation

@@ -133,7 +133,7 @@ fn carry_out<B: Backend>(mut trainer: Trainer<B>, dataset: &Arc<Dataset>, folder
         folder.display()
     ));
     let mut run = Run::open(folder, &mut trainer, steps)?;
-    if run::baselines(folder).is_none() {
+    if scores_exist(dataset) && run::baselines(folder).is_none() {
         run.say("scoring raw pixels and the untrained network, which training has to beat");
         run.save_baselines(baselines(&trainer, dataset)?)?;
     }
@@ -153,13 +153,15 @@ fn carry_out<B: Backend>(mut trainer: Trainer<B>, dataset: &Arc<Dataset>, folder
     Ok(outcome)
 }
 
+/// Whether there is a ground truth to score against.
+fn scores_exist(dataset: &Dataset) -> bool {
+    dataset.labels().is_some() || !dataset.factors().is_empty()
+}
+
 /// Scores of raw pixels and of a network with the first weights of this run.
 fn baselines<B: Backend>(trainer: &Trainer<B>, dataset: &Dataset) -> Result<Baselines> {
     let config = &trainer.config;
     let evaluator = Evaluator::new(dataset, &config.eval)?;
-    if dataset.labels().is_none() && dataset.factors().is_empty() {
-        return Ok(Baselines::default());
-    }
     let mut params = Params::new(trainer.params.backend().clone(), config.seed);
     let model = Model::new(&mut params, &architecture(config))?;
     calibrate(&model, &mut params, dataset, config.image_size, CALIBRATION_BATCHES)?;
