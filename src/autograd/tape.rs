@@ -1,8 +1,10 @@
 //! The tape: what ran, in order. A value is an index, so recording order is topological order and nothing dangles.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Grads;
+use crate::backend::cpu::Cpu;
 use crate::backend::{Activation, Backend, BatchStats, NtXentSaved, Samples, Window};
 use crate::nn::ParamId;
 use crate::ops;
@@ -183,6 +185,23 @@ impl<B: Backend> Tape<B> {
         }
         self.clear();
         Ok(())
+    }
+}
+
+impl Tape<Cpu<f64>> {
+    /// A hash of the branches that ReLU and max pooling took: equal on both sides of a step that crosses no kink.
+    pub fn branches(&self) -> u64 {
+        let mut hash = DefaultHasher::new();
+        for Node { op, value, .. } in &self.nodes {
+            match op {
+                Op::BatchNorm { activation: Activation::Relu, .. } => {
+                    self.backend.values(value).iter().for_each(|&y| (y > 0.0).hash(&mut hash));
+                }
+                Op::MaxPool { argmax, .. } => argmax.read().hash(&mut hash),
+                _ => {}
+            }
+        }
+        hash.finish()
     }
 }
 
