@@ -85,7 +85,7 @@ impl<'a> Judge<'a> {
             self.worst = (ratio, format!("{name}, error {error:.1e}"));
         }
         // Written so that NaN fails.
-        if !(ratio <= 1.0) {
+        if ratio.is_nan() || ratio > 1.0 {
             self.failures.push(format!("{name}: error {error:.3e}, allowed {allowed:.3e}"));
         }
     }
