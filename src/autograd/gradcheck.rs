@@ -93,7 +93,7 @@ pub fn gradcheck_params(
         let shape = tensor.shape();
         let analytic = gradient(&cpu, grads.of_param(id), shape)?;
         let mut values = cpu.download(&tensor)?;
-        let mut set = |params: &mut Params<Cpu<f64>>, values: &[f64]| -> Result<()> {
+        let set = |params: &mut Params<Cpu<f64>>, values: &[f64]| -> Result<()> {
             let tensor = cpu.upload(shape, values)?;
             params.iter_mut().filter(|(other, _)| *other == id).for_each(|(_, p)| p.tensor = tensor.clone());
             Ok(())

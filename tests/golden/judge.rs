@@ -84,8 +84,7 @@ impl<'a> Judge<'a> {
         if ratio > self.worst.0 || ratio.is_nan() {
             self.worst = (ratio, format!("{name}, error {error:.1e}"));
         }
-        // Written so that NaN fails.
-        if ratio.is_nan() || ratio > 1.0 {
+        if ratio > 1.0 || ratio.is_nan() {
             self.failures.push(format!("{name}: error {error:.3e}, allowed {allowed:.3e}"));
         }
     }

@@ -50,7 +50,7 @@ impl<'a> Stray<'a> {
 
     /// The largest distance of a quantity.
     fn of(&self, quantity: impl Fn(&Training) -> Vec<f64>) -> f64 {
-        let base = quantity(&self.base);
+        let base = quantity(self.base);
         let distance = |run| norm(quantity(run).iter().zip(&base).map(|(a, b)| a - b));
         self.runs.iter().map(distance).fold(0.0, f64::max)
     }
