@@ -82,7 +82,7 @@ fn signal(running: &Running, name: &str) {
 
 /// The newest checkpoint's position: (epoch, step, step in the epoch).
 fn position(folder: &Folder, run: &str) -> (u64, u64, u64) {
-    let newest = folder.names(run).into_iter().filter(|name| name.ends_with(".safetensors")).next_back().unwrap();
+    let newest = folder.names(run).into_iter().rfind(|name| name.ends_with(".safetensors")).unwrap();
     let meta = folder.checkpoint(&format!("{run}/{newest}")).meta;
     (meta.epoch, meta.step, meta.step_in_epoch)
 }
