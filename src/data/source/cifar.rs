@@ -4,6 +4,7 @@
 //! of pixels, 32 x 32, row-major, as three planes R, G, B.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 
 use super::files::{Entry, Files, Span};
 use super::{Cifar100Labels, Excluded, Factor, Source, SourceOptions, Split};
@@ -107,6 +108,7 @@ pub struct Cifar {
     classes: Vec<String>,
     factors: Vec<Factor>,
     excluded: Vec<Excluded>,
+    files: Vec<PathBuf>,
 }
 
 impl Cifar {
@@ -140,6 +142,7 @@ impl Cifar {
             classes: std::mem::take(&mut names[label_byte]),
             factors: Vec::new(),
             excluded: files.excluded.clone(),
+            files: files.on_disk(),
         };
         for (_, entry) in batches {
             cifar.add_batch(entry)?;
@@ -225,6 +228,10 @@ impl Source for Cifar {
             pixels.extend_from_slice(&[r, g, b]);
         }
         Image::new(SIDE, SIDE, pixels)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.files.clone()
     }
 
     fn kind(&self) -> &'static str {

@@ -65,6 +65,16 @@ pub fn decode(bytes: &[u8]) -> Result<Image, String> {
     Image::new(width as usize, height as usize, pixels.into_raw()).map_err(|e| e.to_string())
 }
 
+/// [`decode`] into `pixels`, which takes the picture's length (height x width x 3, HWC) and is not allocated anew when it
+/// holds that much; gives width and height. Errors as there, and then `pixels` holds nothing of use.
+pub fn decode_into(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<(usize, usize), String> {
+    let image = decode(bytes)?;
+    let picture = image.as_ref();
+    pixels.clear();
+    pixels.extend_from_slice(picture.pixels());
+    Ok((picture.width(), picture.height()))
+}
+
 fn check_size(width: u64, height: u64) -> Result<(), String> {
     match width.saturating_mul(height) {
         0 => Err(format!("a size of {width} x {height} pixels")),

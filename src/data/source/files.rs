@@ -141,6 +141,19 @@ impl Files {
         Ok(Files::sorted(root, "image folder", walk.entries, walk.excluded))
     }
 
+    /// The files on disk behind the entries, each once: an archive is one file.
+    pub fn on_disk(&self) -> Vec<PathBuf> {
+        let own = |entry: &Entry| match &entry.location {
+            Location::Disk(path) => Some(path.clone()),
+            Location::Archived(_) => None,
+        };
+        let mut paths: Vec<PathBuf> = self.entries.iter().filter_map(own).collect();
+        if paths.len() < self.entries.len() {
+            paths.push(self.root.clone());
+        }
+        paths
+    }
+
     /// Puts a listing into its one order.
     pub fn sorted(root: &Path, kind: &'static str, mut entries: Vec<Entry>, mut excluded: Vec<Excluded>) -> Files {
         entries.sort_by(|a, b| a.name.cmp(&b.name));

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
+use std::path::PathBuf;
 
 use super::decode::ImageFormat;
 use super::files::{Entry, Files, Location};
@@ -88,6 +89,15 @@ impl Source for ImageFolder {
     fn read(&self, i: usize) -> Result<Image> {
         let entry = &self.files.entries[i];
         decode(&entry.bytes()?).map_err(|reason| Error::format(self.files.root.join(&entry.name), reason))
+    }
+
+    fn jpeg(&self, i: usize) -> Result<Option<Cow<'_, [u8]>>> {
+        let bytes = self.files.entries[i].bytes()?;
+        Ok((ImageFormat::of(&bytes) == Some(ImageFormat::Jpeg)).then_some(bytes))
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.files.on_disk()
     }
 
     fn kind(&self) -> &'static str {

@@ -1,6 +1,7 @@
 //! Several sources as one: `--data A --data B`.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 
 use super::{Excluded, Source};
 use crate::Result;
@@ -79,6 +80,18 @@ impl Source for Joined {
     fn read(&self, i: usize) -> Result<Image> {
         let (part, i) = self.part(i);
         part.source.read(i)
+    }
+
+    fn jpeg(&self, i: usize) -> Result<Option<Cow<'_, [u8]>>> {
+        let (part, i) = self.part(i);
+        part.source.jpeg(i)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.parts.iter().flat_map(|part| part.source.files()).collect();
+        files.sort();
+        files.dedup();
+        files
     }
 
     fn kind(&self) -> &'static str {

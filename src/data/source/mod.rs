@@ -20,11 +20,11 @@ mod joined;
 pub mod shapes;
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use decode::{MAX_PIXELS, decode};
+pub use decode::{MAX_PIXELS, decode, decode_into};
 
 use self::files::Files;
 use super::Image;
@@ -61,6 +61,18 @@ pub trait Source: Send + Sync {
 
     /// Decodes image `i`. Errors if its content is no image, or cannot be read any more. Panics if out of range.
     fn read(&self, i: usize) -> Result<Image>;
+
+    /// The bytes of image `i` as they were found, where they are a JPEG; `None` for anything else. Panics if out of range.
+    ///
+    /// # Errors
+    /// If they can no longer be read.
+    fn jpeg(&self, _i: usize) -> Result<Option<Cow<'_, [u8]>>> {
+        Ok(None)
+    }
+
+    /// The files on disk that the images are read from, each once: when none of them changed, nor did the images. Empty
+    /// for images that are computed.
+    fn files(&self) -> Vec<PathBuf>;
 
     /// What it is, for people: `CIFAR-10 binary`.
     fn kind(&self) -> &'static str;
@@ -121,6 +133,8 @@ pub struct SourceOptions {
     pub cifar100_labels: Cifar100Labels,
     /// Which part of a data set that comes in parts. `train` and `test` are errors where there are no parts.
     pub split: Split,
+    /// Image folders: the classes to take, by name; empty takes all. A name that is not there is an error.
+    pub classes: Vec<String>,
     /// `shapes`: how many images when the name gives no number; at least 1.
     pub shapes_count: usize,
     /// `shapes`: side of the images in pixels, 16 to 256.
@@ -132,6 +146,7 @@ impl Default for SourceOptions {
         SourceOptions {
             cifar100_labels: Cifar100Labels::Coarse,
             split: Split::All,
+            classes: Vec::new(),
             shapes_count: shapes::DEFAULT_COUNT,
             shapes_px: shapes::DEFAULT_PX,
         }

@@ -97,6 +97,10 @@ impl Source for Shapes {
         paint::paint(&Scene::draw(i as u64), self.px)
     }
 
+    fn files(&self) -> Vec<std::path::PathBuf> {
+        Vec::new()
+    }
+
     fn kind(&self) -> &'static str {
         "procedural shapes"
     }
