@@ -2,11 +2,16 @@
 
 use crate::{Error, Result};
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Seek, Write};
 use std::path::Path;
 
 /// Bytes gathered before they go to the operating system; large, because arrays are written in short pieces.
 const BUFFER: usize = 1 << 18;
+
+/// What a file is written through: buffered; seeking writes the buffer out.
+pub trait WriteSeek: Write + Seek {}
+
+impl<W: Write + Seek> WriteSeek for W {}
 
 /// Writes a whole file at `path` through `write`, or leaves what was there untouched.
 ///
@@ -18,12 +23,12 @@ const BUFFER: usize = 1 << 18;
 /// # Errors
 /// [`Error::Io`] with `path` when the folder is missing or not writable, the disk is full, `write` fails, or `path` is
 /// a folder.
-pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn WriteSeek) -> std::io::Result<()>) -> Result<()> {
     replace(path, write).map_err(Error::io("write", path))
 }
 
 /// [`write_atomically`] with the operating system's errors.
-fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::Result<()> {
+fn replace(path: &Path, write: impl FnOnce(&mut dyn WriteSeek) -> std::io::Result<()>) -> std::io::Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

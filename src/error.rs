@@ -40,6 +40,9 @@ pub enum Error {
     /// Training produced a number that is not finite.
     #[error("{0}")]
     NonFinite(String),
+    /// The user asked to stop, before there was anything to keep: exit code 130.
+    #[error("stopped")]
+    Interrupted,
 }
 
 impl Error {
@@ -59,8 +62,12 @@ impl Error {
         move |source| Error::Io { action, path, source }
     }
 
-    /// The process exit code for this error: 2 for bad usage, 1 otherwise.
+    /// The process exit code for this error: 2 for bad usage, 130 for a stop that was asked for, 1 otherwise.
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Error::Usage(_)) { 2 } else { 1 }
+        match self {
+            Error::Usage(_) => 2,
+            Error::Interrupted => 130,
+            _ => 1,
+        }
     }
 }

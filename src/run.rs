@@ -87,12 +87,12 @@ pub fn fresh(root: &Path, name: &str) -> PathBuf {
 
 /// Writes what was set aside, a JSON line each; no file if nothing was.
 pub fn write_quarantine(folder: &Path, excluded: &[Excluded]) -> Result<()> {
-    if excluded.is_empty() {
-        return Ok(());
-    }
-    write_atomically(&folder.join(QUARANTINE), |file| {
-        excluded.iter().try_for_each(|excluded| writeln!(file, "{}", json(excluded)))
-    })
+    if excluded.is_empty() { Ok(()) } else { write_excluded(&folder.join(QUARANTINE), excluded) }
+}
+
+/// Writes a JSON line for each thing set aside to a file at `path`.
+pub fn write_excluded(path: &Path, excluded: &[Excluded]) -> Result<()> {
+    write_atomically(path, |file| excluded.iter().try_for_each(|excluded| writeln!(file, "{}", json(excluded))))
 }
 
 /// The scores training has to beat, as an earlier process of this run found them.

@@ -61,7 +61,9 @@ pub fn train<B: Backend>(
     run: &mut Run,
     interrupted: &AtomicBool,
 ) -> Result<Outcome> {
-    let mut loader = Loader::start(Arc::clone(dataset), trainer.loader_config())?;
+    let config = trainer.loader_config();
+    let slots = config.plain_slots();
+    let mut loader = Loader::start(Arc::clone(dataset), config, slots)?;
     let mut clock = Instant::now();
     while let Some(batch) = loader.next_batch()? {
         let mut record = trainer.step(&batch)?;

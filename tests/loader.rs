@@ -1,18 +1,18 @@
 //! The loader: what it gives depends on (seed, epoch, step) alone, its memory goes round, and it always ends.
 
 use std::collections::HashSet;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use disentangle::Result;
 use disentangle::data::augment::AugmentConfig;
 use disentangle::data::loader::{Batch, Loader, LoaderConfig, Position, steps_per_epoch};
 use disentangle::data::source::{self, SourceOptions};
-use disentangle::data::{Dataset, DatasetOptions};
-use disentangle::{Error, Result};
-use image::RgbImage;
+use disentangle::data::{Dataset, GatherOptions, packed};
 
 /// Images of the procedural set; not a multiple of the batch.
 const SAMPLES: usize = 53;
@@ -21,12 +21,14 @@ const SAMPLES: usize = 53;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn shapes() -> Arc<Dataset> {
-    load(&format!("shapes:{SAMPLES}"), usize::MAX)
+    let source = source::open(&format!("shapes:{SAMPLES}"), &SourceOptions::default()).unwrap();
+    Arc::new(Dataset::load(source, &GatherOptions::default(), &|_, _| ()).unwrap())
 }
 
-fn load(location: &str, cache_bytes: usize) -> Arc<Dataset> {
-    let source = source::open(location, &SourceOptions::default()).unwrap();
-    Arc::new(Dataset::load(source, &DatasetOptions { cache_bytes }, &|_, _| ()).unwrap())
+/// A loader with slots in plain memory.
+fn start(dataset: &Arc<Dataset>, config: LoaderConfig) -> Result<Loader> {
+    let slots = config.plain_slots();
+    Loader::start(Arc::clone(dataset), config, slots)
 }
 
 /// Three epochs of 6 batches of 8, with everything that augmentation can do.
@@ -43,7 +45,7 @@ fn config() -> LoaderConfig {
 
 /// Everything a loader gives, copied.
 fn batches(dataset: &Arc<Dataset>, config: &LoaderConfig) -> Vec<Batch> {
-    let mut loader = Loader::start(Arc::clone(dataset), config.clone()).unwrap();
+    let mut loader = start(dataset, config.clone()).unwrap();
     let mut all = Vec::new();
     while let Some(batch) = loader.next_batch().unwrap() {
         all.push(batch.clone());
@@ -157,7 +159,7 @@ fn seeds_epochs_and_views_differ() {
 
 #[test]
 fn the_same_slots_go_round() {
-    let mut loader = Loader::start(shapes(), LoaderConfig { epochs: 10, ..config() }).unwrap();
+    let mut loader = start(&shapes(), LoaderConfig { epochs: 10, ..config() }).unwrap();
     let mut seen = HashSet::new();
     let mut count = 0;
     while let Some(batch) = loader.next_batch().unwrap() {
@@ -170,24 +172,22 @@ fn the_same_slots_go_round() {
     assert!(seen.len() <= 3, "{} different slots", seen.len());
 }
 
-/// `count` small pictures in `folder`.
-fn write_pictures(folder: &Path, count: u8) {
-    for i in 0..count {
-        let picture = RgbImage::from_fn(9, 7, |x, y| image::Rgb([i, 20 * x as u8, 30 * y as u8]));
-        picture.save(folder.join(format!("{i:02}.png"))).unwrap();
-    }
-}
-
-/// What a loader gives in the end, and how often, after `spoil` has had its way with a folder of 20 uncached pictures.
+/// What a loader gives in the end, and how often, when `spoil` has its way with the packed file it reads, after three batches.
 fn end_of(spoil: impl FnOnce(&Path)) -> Vec<Result<Option<usize>>> {
     let folder = tempfile::tempdir().unwrap();
-    write_pictures(folder.path(), 20);
-    let dataset = load(folder.path().to_str().unwrap(), 0);
-    spoil(folder.path());
+    let path = folder.path().join("images.pack");
+    let source = source::open("shapes:200", &SourceOptions::default()).unwrap();
+    packed::pack(&*source, &GatherOptions::default(), &path, &|_, _| ()).unwrap();
+    let dataset = Arc::new(Dataset::open(&path).unwrap());
+    let mut loader = start(&dataset, LoaderConfig { batch_size: 5, ..config() }).unwrap();
+    for _ in 0..3 {
+        let batch = loader.next_batch().unwrap().unwrap();
+        loader.recycle(batch);
+    }
+    spoil(&path);
     in_time(move || {
-        let mut loader = Loader::start(dataset, LoaderConfig { batch_size: 5, ..config() }).unwrap();
         let mut ends = Vec::new();
-        for _ in 0..40 {
+        for _ in 0..200 {
             match loader.next_batch() {
                 Ok(Some(batch)) => loader.recycle(batch),
                 end => ends.push(end.map(|batch| batch.map(|batch| batch.samples.len()))),
@@ -197,18 +197,75 @@ fn end_of(spoil: impl FnOnce(&Path)) -> Vec<Result<Option<usize>>> {
     })
 }
 
+/// Writes `byte` over a file at `offset`, in place.
+fn overwrite(path: &Path, offset: u64, byte: u8) {
+    let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.seek(SeekFrom::Start(offset)).unwrap();
+    file.write_all(&[byte]).unwrap();
+}
+
 #[test]
-fn an_image_that_can_no_longer_be_read_ends_the_run() {
-    let missing = end_of(|folder| std::fs::remove_file(folder.join("07.png")).unwrap());
-    assert!(matches!(&missing[0], Err(Error::Io { path, .. }) if path.ends_with("07.png")), "{:?}", missing[0]);
-    let damaged = end_of(|folder| std::fs::write(folder.join("07.png"), b"\x89PNG\r\n\x1a\nnothing").unwrap());
-    assert!(matches!(&damaged[0], Err(Error::Format { path, .. }) if path.ends_with("07.png")), "{:?}", damaged[0]);
-    let resized = end_of(|folder| RgbImage::new(7, 9).save(folder.join("07.png")).unwrap());
-    assert!(resized[0].as_ref().unwrap_err().to_string().contains("changed on disk"), "{:?}", resized[0]);
-    // Several errors in a row, as when a disk goes: one is told, then it is over.
-    let gone = end_of(|folder| (0..20).for_each(|i| std::fs::remove_file(folder.join(format!("{i:02}.png"))).unwrap()));
-    for ends in [missing, damaged, resized, gone] {
-        assert!(ends[0].is_err() && ends[1..].iter().all(|end| matches!(end, Ok(None))), "{ends:?}");
+fn a_packed_file_that_changes_under_the_loader_ends_the_run() {
+    let cut = |path: &Path| std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(10_000).unwrap();
+    let changed = |path: &Path| overwrite(path, 500_000, !std::fs::read(path).unwrap()[500_000]);
+    for (ends, reason) in [(end_of(cut), "cut short"), (end_of(changed), "damaged between")] {
+        let error = ends[0].as_ref().unwrap_err().to_string();
+        assert!(error.contains("images.pack") && error.contains(reason), "{error}");
+        // One error is told, then it is over.
+        assert!(ends[1..].iter().all(|end| matches!(end, Ok(None))), "{ends:?}");
+    }
+}
+
+#[test]
+fn a_packed_file_that_is_only_touched_or_removed_does_not() {
+    let touched = end_of(|path| overwrite(path, 500_000, std::fs::read(path).unwrap()[500_000]));
+    let removed = end_of(|path| std::fs::remove_file(path).unwrap());
+    for ends in [touched, removed] {
+        assert!(!ends.is_empty() && ends.iter().all(|end| matches!(end, Ok(None))), "{ends:?}");
+    }
+}
+
+#[test]
+fn a_packed_file_gives_the_batches_of_its_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("images.pack");
+    let source = source::open(&format!("shapes:{SAMPLES}"), &SourceOptions::default()).unwrap();
+    packed::pack(&*source, &GatherOptions::default(), &path, &|_, _| ()).unwrap();
+    let packed = Arc::new(Dataset::open(&path).unwrap());
+    assert_eq!(digest(&batches(&packed, &config())), digest(&batches(&shapes(), &config())));
+}
+
+#[test]
+fn batches_go_to_the_callers_memory() {
+    /// Stands for memory that a device can copy from.
+    struct Pinned(Box<[u8]>);
+    impl AsRef<[u8]> for Pinned {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    impl AsMut<[u8]> for Pinned {
+        fn as_mut(&mut self) -> &mut [u8] {
+            &mut self.0
+        }
+    }
+    let slots = |count: usize, bytes: usize| (0..count).map(|_| Pinned(vec![0; bytes].into())).collect::<Vec<_>>();
+    let expected = batches(&shapes(), &config());
+    let bytes = config().slot_bytes();
+    for count in [1, 2, 5] {
+        let slots = slots(count, bytes);
+        let places: HashSet<_> = slots.iter().map(|slot| slot.0.as_ptr()).collect();
+        let mut loader = Loader::start(shapes(), config(), slots).unwrap();
+        for expected in &expected {
+            let batch = loader.next_batch().unwrap().unwrap();
+            assert!(places.contains(&batch.views.0.as_ptr()));
+            assert!(batch.position == expected.position && *batch.views.0 == *expected.views);
+            loader.recycle(batch);
+        }
+        assert!(loader.next_batch().unwrap().is_none());
+    }
+    for wrong in [slots(0, bytes), slots(2, bytes - 1)] {
+        assert!(Loader::start(shapes(), config(), wrong).err().unwrap().to_string().contains("slots of"));
     }
 }
 
@@ -217,7 +274,7 @@ fn a_loader_can_be_dropped_at_any_time() {
     let dataset = shapes();
     in_time(move || {
         for taken in 0..8 {
-            let mut loader = Loader::start(Arc::clone(&dataset), LoaderConfig { epochs: 1000, ..config() }).unwrap();
+            let mut loader = start(&dataset, LoaderConfig { epochs: 1000, ..config() }).unwrap();
             let mut kept = Vec::new();
             for i in 0..taken {
                 let batch = loader.next_batch().unwrap().unwrap();
@@ -231,7 +288,7 @@ fn a_loader_can_be_dropped_at_any_time() {
 
 #[test]
 fn a_batch_larger_than_the_data_set_is_bad_usage() {
-    let too_large = Loader::start(shapes(), LoaderConfig { batch_size: SAMPLES + 1, ..config() });
+    let too_large = start(&shapes(), LoaderConfig { batch_size: SAMPLES + 1, ..config() });
     let error = too_large.err().unwrap();
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("53 images do not fill a batch of 54"), "{error}");

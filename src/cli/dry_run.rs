@@ -27,19 +27,17 @@ pub fn report(config: &Config) -> Result<String> {
     let slope = memory.peak_bytes.saturating_sub(small_memory.peak_bytes) as f64 / (large - large / 2) as f64;
     let tensors = memory.peak_bytes as f64 + slope * (config.batch_size as f64 - large as f64);
     let slots = (3 * config.batch_size * view) as f64;
-    let cache = (config.cache_mib << 20) as f64;
     let hours = seconds * config.batch_size as f64 / large as f64 * steps as f64 / 3600.0;
     let available =
         info::memory().map_or(String::new(), |m| format!(" ({:.1} GiB available)", gib(m.available as f64)));
     Ok(format!(
         "{}\n# data        {}\n# parameters  {parameters} ({:.1} M)\n# steps       {steps}\n\
-         # memory      about {:.2} GiB{available}, and up to {:.1} GiB for decoded images\n\
+         # memory      about {:.2} GiB{available}\n\
          # time        about {} (measured on {large} images a step on this machine; evaluation not counted)",
         config.to_toml(),
         source.describe(),
         parameters as f64 / 1e6,
         gib(tensors + slots),
-        gib(cache),
         duration(hours),
     ))
 }

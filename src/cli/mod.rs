@@ -6,6 +6,8 @@ mod dry_run;
 mod embed;
 mod eval;
 pub mod info;
+mod interrupt;
+mod pack;
 mod train;
 
 use std::io::Write;
@@ -32,6 +34,8 @@ pub fn run(cli: Cli) -> Result<u8> {
         }),
         Command::Eval(args) => eval::run(&args).map(|()| 0),
         Command::Embed(args) => embed::run(&args).map(|()| 0),
+        Command::Pack(args) => pack::pack(&args).map(|()| 0),
+        Command::Verify(args) => pack::verify(&args).map(|()| 0),
         Command::Info => {
             print(&info::info());
             Ok(0)
@@ -46,12 +50,17 @@ fn print(text: &str) {
 
 /// The device a configuration asks for, and the number of threads, which is set for the whole process.
 fn device(config: &Config) -> Result<Cpu<f32>> {
-    // The pool can be set only once a process; a second command in one process (tests) keeps the first one's.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads).build_global();
+    use_threads(Some(config.threads as u32));
     match config.device {
         // The only backend of this version.
         Device::Auto | Device::Cpu => Ok(Cpu::new()),
     }
+}
+
+/// Sets the number of worker threads of the process; one a core for `None` and 0.
+fn use_threads(threads: Option<u32>) {
+    // The pool can be set only once a process; a second command in one process (tests) keeps the first one's.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0) as usize).build_global();
 }
 
 /// Errors with [`Error::Usage`] if there are fewer `images` than a batch takes.

@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::args::TrainArgs;
-use super::{INTERRUPTED, data, device, dry_run, fills_a_batch, print};
+use super::{data, device, dry_run, fills_a_batch, interrupt, print};
 use crate::backend::Backend;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Overrides};
@@ -137,7 +136,8 @@ fn carry_out<B: Backend>(mut trainer: Trainer<B>, dataset: &Arc<Dataset>, folder
         run.say("scoring raw pixels and the untrained network, which training has to beat");
         run.save_baselines(baselines(&trainer, dataset)?)?;
     }
-    let outcome = train(&mut trainer, dataset, &mut run, interrupt_flag()?)?;
+    let outcome =
+        train(&mut trainer, dataset, &mut run, interrupt::flag("stopping after this step, with a checkpoint")?)?;
     run.finish();
     if outcome == Outcome::Interrupted {
         say(&format!("stopped; go on with: disentangle train --out {} --resume", folder.display()));
@@ -193,20 +193,4 @@ fn last_word<B: Backend>(trainer: &Trainer<B>, dataset: &Dataset, folder: &Path,
         (trivial - heads).abs(),
         clock.elapsed().as_secs_f64(),
     )
-}
-
-/// Set by Ctrl-C; the second one ends the process at once.
-fn interrupt_flag() -> Result<&'static AtomicBool> {
-    static INTERRUPT: AtomicBool = AtomicBool::new(false);
-    let handler = || {
-        if INTERRUPT.swap(true, Ordering::Relaxed) {
-            std::process::exit(INTERRUPTED.into());
-        }
-        say("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once");
-    };
-    match ctrlc::set_handler(handler) {
-        // Another run in this process has set it.
-        Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(&INTERRUPT),
-        Err(e) => Err(Error::Usage(format!("cannot listen for Ctrl-C: {e}"))),
-    }
 }

@@ -39,8 +39,10 @@ pub struct Config {
     pub cifar100_labels: Cifar100Labels,
     /// Height and width of the network's input in pixels, 8 to 2048.
     pub image_size: usize,
-    /// Memory for decoded images in MiB; 0 decodes at every use.
+    /// Largest packed copy with decoded pixels, in MiB; beyond it JPEGs are kept as they are and decoded at every use.
     pub cache_mib: usize,
+    /// Share of images that may be lost before a run refuses to start, 0 to 1.
+    pub max_bad: f64,
 
     /// The residual network.
     pub backbone: Backbone,
@@ -131,11 +133,12 @@ pub struct Difference {
 }
 
 /// Keys that a resumed run may change and still compute the same numbers.
-const FREE_ON_RESUME: [&str; 9] = [
+const FREE_ON_RESUME: [&str; 10] = [
     "preset",
     "device",
     "threads",
     "cache_mib",
+    "max_bad", // the data are known by their fingerprint
     "out",
     "checkpoint_every",
     "keep",

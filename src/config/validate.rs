@@ -29,6 +29,7 @@ impl Config {
         }
         self.validate_model()?;
         self.validate_optimisation()?;
+        within("max_bad", self.max_bad, 0.0..=1.0, "0 to 1")?;
         within("threads", self.threads, 0..=4096, "0 (all cores) to 4096")?;
         within("log_every", self.log_every, 1..=usize::MAX, "1 or more")?;
         self.augment.validate()?;

@@ -34,6 +34,11 @@ impl Image {
         Ok(Image { width, height, pixels })
     }
 
+    /// The bytes, HWC.
+    pub fn into_pixels(self) -> Vec<u8> {
+        self.pixels
+    }
+
     /// The picture, borrowed.
     pub fn as_ref(&self) -> ImageRef<'_> {
         ImageRef { width: self.width, height: self.height, pixels: &self.pixels }

@@ -7,11 +7,12 @@
 //! ```
 //!
 //! A fixed number of slots goes round: the loader fills a free one and blocks when there is none, so it is never more than
-//! that far ahead and allocates nothing after the first round. What a slot holds depends on (seed, epoch, step) alone.
+//! that far ahead and allocates nothing after the first round. The memory of the slots is the caller's: plain vectors, or
+//! whatever a device can copy from fastest. What a slot holds depends on (seed, epoch, step) alone.
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use rayon::prelude::*;
@@ -22,8 +23,13 @@ use super::sampler::Permutation;
 use crate::rng::{Purpose, stream};
 use crate::{Error, Result};
 
-/// Slots that go round: one in use, the others full or being filled.
+/// Slots that go round on the CPU: one in use, the others full or being filled.
 const SLOTS: usize = 3;
+
+/// Memory for the views of one batch.
+pub trait Slot: AsRef<[u8]> + AsMut<[u8]> + Send + 'static {}
+
+impl<S: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Slot for S {}
 
 /// A place in a run: the step about to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,15 +57,27 @@ pub struct LoaderConfig {
     pub epochs: u64,
 }
 
+impl LoaderConfig {
+    /// Bytes of a batch's views: 2 x N x S x S x 3.
+    pub fn slot_bytes(&self) -> usize {
+        2 * self.batch_size * self.image_size * self.image_size * 3
+    }
+
+    /// Slots in plain memory, as many as keep the CPU busy.
+    pub fn plain_slots(&self) -> Vec<Vec<u8>> {
+        vec![vec![0; self.slot_bytes()]; SLOTS]
+    }
+}
+
 /// Two views of N samples.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub struct Batch<S = Vec<u8>> {
     /// Which step this is for.
     pub position: Position,
     /// The N samples.
     pub samples: Vec<usize>,
     /// uint8 `[2N, S, S, 3]`: view 1 of all samples, then view 2.
-    pub views: Vec<u8>,
+    pub views: S,
 }
 
 /// Complete batches of `batch_size` in an epoch of `samples`.
@@ -68,26 +86,33 @@ pub fn steps_per_epoch(samples: usize, batch_size: usize) -> u64 {
 }
 
 /// The loader: an iterator over the rest of the run, with a thread behind it.
-pub struct Loader {
-    full: Option<Receiver<Result<Batch>>>,
-    free: Option<Sender<Batch>>,
+pub struct Loader<S = Vec<u8>> {
+    full: Option<Receiver<Result<Batch<S>>>>,
+    free: Option<SyncSender<Batch<S>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Loader {
-    /// Starts loading. Errors if there are fewer samples than a batch needs, or no thread can be had.
-    pub fn start(dataset: Arc<Dataset>, config: LoaderConfig) -> Result<Loader> {
+impl<S: Slot> Loader<S> {
+    /// Starts loading into `slots`, each of [`LoaderConfig::slot_bytes`]; it is at most so many batches ahead.
+    ///
+    /// # Errors
+    /// If there are fewer samples than a batch needs, no slots or slots of another size, or no thread can be had.
+    pub fn start(dataset: Arc<Dataset>, config: LoaderConfig, slots: Vec<S>) -> Result<Loader<S>> {
         let (samples, batch) = (dataset.len(), config.batch_size);
         if steps_per_epoch(samples, batch) == 0 {
             let problem =
                 format!("{samples} images do not fill a batch of {batch}: set batch_size to {samples} or less");
             return Err(Error::Usage(problem));
         }
-        let (full_sender, full) = channel();
-        let (free, free_receiver) = channel();
-        let bytes = 2 * batch * config.image_size * config.image_size * 3;
-        for _ in 0..SLOTS {
-            let slot = Batch { position: config.start, samples: vec![0; batch], views: vec![0; bytes] };
+        let bytes = config.slot_bytes();
+        if slots.is_empty() || slots.iter().any(|slot| slot.as_ref().len() != bytes) {
+            return Err(Error::shape("loader", format!("slots of {bytes} bytes are needed, at least one")));
+        }
+        // Room for every slot, so that no send waits: the loader blocks on free slots alone.
+        let (full_sender, full) = sync_channel(slots.len());
+        let (free, free_receiver) = sync_channel(slots.len());
+        for views in slots {
+            let slot = Batch { position: config.start, samples: vec![0; batch], views };
             free.send(slot).map_err(|_| stopped())?;
         }
         let thread = std::thread::Builder::new()
@@ -99,7 +124,7 @@ impl Loader {
 
     /// The next batch, waiting for it if need be; `None` at the end of the run. Errors if an image can no longer be read;
     /// nothing comes after that.
-    pub fn next_batch(&mut self) -> Result<Option<Batch>> {
+    pub fn next_batch(&mut self) -> Result<Option<Batch<S>>> {
         match self.full.as_ref().map(Receiver::recv) {
             Some(Ok(batch)) => batch.map(Some),
             // The thread has gone: at the end of the run, or because it panicked.
@@ -111,13 +136,13 @@ impl Loader {
     }
 
     /// Gives a batch's memory back.
-    pub fn recycle(&mut self, batch: Batch) {
+    pub fn recycle(&mut self, batch: Batch<S>) {
         // At the end of the run nobody takes it.
         let _ = self.free.as_ref().map(|free| free.send(batch));
     }
 }
 
-impl Drop for Loader {
+impl<S> Drop for Loader<S> {
     fn drop(&mut self) {
         // Closing both channels ends the thread at its next send or receive.
         (self.full, self.free) = (None, None);
@@ -132,7 +157,12 @@ fn stopped() -> Error {
 }
 
 /// Fills slots until the run's end, the first error, or until nobody listens.
-fn fill_all(dataset: &Dataset, config: &LoaderConfig, free: &Receiver<Batch>, full: &Sender<Result<Batch>>) {
+fn fill_all<S: Slot>(
+    dataset: &Dataset,
+    config: &LoaderConfig,
+    free: &Receiver<Batch<S>>,
+    full: &SyncSender<Result<Batch<S>>>,
+) {
     let steps = steps_per_epoch(dataset.len(), config.batch_size);
     for epoch in config.start.epoch..config.epochs {
         let order = Permutation::of_epoch(config.seed, epoch, dataset.len());
@@ -150,27 +180,53 @@ fn fill_all(dataset: &Dataset, config: &LoaderConfig, free: &Receiver<Batch>, fu
     }
 }
 
-fn fill(dataset: &Dataset, config: &LoaderConfig, order: &Permutation, batch: &mut Batch) -> Result<()> {
-    let Position { epoch, step } = batch.position;
-    let first = step as usize * config.batch_size;
-    batch.samples.iter_mut().enumerate().for_each(|(i, sample)| *sample = order.at(first + i));
+fn fill<S: Slot>(dataset: &Dataset, config: &LoaderConfig, order: &Permutation, batch: &mut Batch<S>) -> Result<()> {
+    let Batch { position, samples, views } = batch;
+    let first = position.step as usize * config.batch_size;
+    samples.iter_mut().enumerate().for_each(|(i, sample)| *sample = order.at(first + i));
     let view_bytes = config.image_size * config.image_size * 3;
-    let (view1, view2) = batch.views.split_at_mut(config.batch_size * view_bytes);
+    let (view1, view2) = views.as_mut().split_at_mut(config.batch_size * view_bytes);
     let outputs = view1.par_chunks_mut(view_bytes).zip(view2.par_chunks_mut(view_bytes));
-    outputs.zip(&batch.samples).try_for_each(|((view1, view2), &sample)| {
-        // One decode serves both views.
-        let image = dataset.image(sample)?;
-        for (view, out) in [view1, view2].into_iter().enumerate() {
+    outputs.zip(&*samples).try_for_each(|((view1, view2), &sample)| {
+        draw_views(dataset, config, position.epoch, sample, [view1, view2])
+    })?;
+    // Only now is it certain that the pixels were those of the data set.
+    dataset.check()
+}
+
+/// Draws both views of a sample as it is seen in `epoch`: each uint8 `[S, S, 3]`. One decoding serves both.
+///
+/// # Errors
+/// If the image can no longer be read, or a view has another size.
+pub fn draw_views(
+    dataset: &Dataset,
+    config: &LoaderConfig,
+    epoch: u64,
+    sample: usize,
+    views: [&mut [u8]; 2],
+) -> Result<()> {
+    with_workspace(|Workspace { scratch, decoded }| {
+        let image = dataset.image(sample, decoded)?;
+        for (view, out) in views.into_iter().enumerate() {
             let mut stream = stream(config.seed, Purpose::Augment, epoch, sample as u64, view as u32);
-            let params = config.augment.sample(&mut stream, image.as_ref().width(), image.as_ref().height());
-            with_scratch(|scratch| render(image.as_ref(), &params, Size::square(config.image_size), scratch, out))?;
+            let params = config.augment.sample(&mut stream, image.width(), image.height());
+            render(image, &params, Size::square(config.image_size), scratch, out)?;
         }
         Ok(())
     })
 }
 
-/// Runs `f` with this thread's augmentation buffers.
-pub fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
-    thread_local!(static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new()));
-    SCRATCH.with_borrow_mut(f)
+/// What a thread keeps from image to image, so that it allocates nothing once it has seen the largest.
+#[derive(Default)]
+pub struct Workspace {
+    /// For augmentation.
+    pub scratch: Scratch,
+    /// Pixels of an image that had to be decoded.
+    pub decoded: Vec<u8>,
+}
+
+/// Runs `f`, which must not call this again, with this thread's workspace.
+pub fn with_workspace<R>(f: impl FnOnce(&mut Workspace) -> R) -> R {
+    thread_local!(static WORKSPACE: RefCell<Workspace> = RefCell::new(Workspace::default()));
+    WORKSPACE.with_borrow_mut(f)
 }

@@ -7,7 +7,7 @@ use crate::autograd::Tape;
 use crate::backend::Backend;
 use crate::data::Dataset;
 use crate::data::augment::{Size, resize};
-use crate::data::loader::with_scratch;
+use crate::data::loader::{Workspace, with_workspace};
 use crate::data::sampler::Permutation;
 use crate::model::Model;
 use crate::nn::{Forward, Mode, Params};
@@ -52,9 +52,11 @@ pub fn eval_pixels(
     out: &mut [u8],
 ) -> Result<()> {
     out.par_chunks_mut(image_size * image_size * 3).enumerate().try_for_each(|(i, out)| {
-        let image = dataset.image(sample(i))?;
-        with_scratch(|scratch| resize(image.as_ref(), Size::square(image_size), scratch, out))
-    })
+        with_workspace(|Workspace { scratch, decoded }| {
+            resize(dataset.image(sample(i), decoded)?, Size::square(image_size), scratch, out)
+        })
+    })?;
+    dataset.check()
 }
 
 /// Embeds all images; `progress` is called with the number done.

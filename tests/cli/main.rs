@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod inference;
+mod pack;
 mod resume;
 mod train;
 
@@ -42,6 +43,7 @@ impl Folder {
     fn run(&self, words: &str) -> Said {
         let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_disentangle"));
         let command = command.current_dir(self.0.path()).args(words.split_whitespace()).timeout(PATIENCE);
+        let command = command.env("DISENTANGLE_CACHE", self.path("cache"));
         let Output { status, stdout, stderr } = command.output().unwrap();
         let [out, err] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
         assert!(!err.contains("panicked"), "{words}: {err}");

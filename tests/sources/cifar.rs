@@ -4,7 +4,7 @@ use disentangle::Error;
 use disentangle::data::source::{Cifar100Labels, Split};
 use disentangle::data::{Dataset, ExclusionKind, SourceOptions};
 
-use crate::{excluded, load, load_with, names, refused, write};
+use crate::{excluded, image, load, load_with, names, refused, write};
 
 /// A record with `labels`; the pixel at (x, y) is (x + shade, y, 200).
 fn record(labels: &[u8], shade: u8) -> Vec<u8> {
@@ -34,7 +34,7 @@ fn cifar10() {
     assert_eq!(data.describe(), "CIFAR-10 binary, 4 images, 10 classes");
     assert_eq!(names(&data), ["data_batch_2.bin#0", "data_batch_2.bin#1", "data_batch_10.bin#0", "test_batch.bin#0"]);
     assert_eq!((labels(&data), data.classes()), (vec![1, 9, 3, 0], &cars.map(String::from)[..]));
-    let image = data.image(0).unwrap();
+    let image = image(&data, 0);
     let pixels = image.as_ref().pixels();
     for (x, y) in [(0, 0), (31, 0), (7, 19), (31, 31)] {
         assert_eq!(pixels[(y * 32 + x) * 3..][..3], [x as u8 + 5, y as u8, 200], "at ({x}, {y})");
@@ -67,7 +67,7 @@ fn cifar100() {
     let fine = load_with(dir.path(), &options).unwrap();
     assert_eq!((fine.classes().len(), labels(&fine)), (100, vec![99, 7, 1]));
     assert_eq!((fine.factors()[0].name.as_str(), &fine.factors()[0].labels[..]), ("superclass", &[19, 2, 0][..]));
-    assert_eq!(coarse.image(1).unwrap().as_ref(), fine.image(1).unwrap().as_ref());
+    assert_eq!(image(&coarse, 1), image(&fine, 1));
 }
 
 #[test]

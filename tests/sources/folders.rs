@@ -1,7 +1,7 @@
 //! Image folders: layouts, what is left out, data sets made of them.
 
 use disentangle::data::source::{self, Split};
-use disentangle::data::{Dataset, DatasetImage, DatasetOptions, ExclusionKind, SourceOptions};
+use disentangle::data::{Dataset, ExclusionKind, GatherOptions, SourceOptions};
 use tempfile::TempDir;
 
 use crate::{excluded, load, load_with, names, png, refused, write};
@@ -126,31 +126,6 @@ fn names_stay_apart_and_printable() {
 }
 
 #[test]
-fn a_small_cache_changes_nothing_but_the_memory() {
-    let dir = folder(&["a/1.png", "a/2.png", "b/3.png"]);
-    write(dir.path(), "a/bad.png", "bad");
-    let path = dir.path().to_str().unwrap();
-    let load = |cache_bytes| {
-        let source = source::open(path, &SourceOptions::default()).unwrap();
-        Dataset::load(source, &DatasetOptions { cache_bytes }, &|_, _| ()).unwrap()
-    };
-    let image_bytes = 24 * 16 * 3;
-    let (whole, part, none) = (load(1 << 30), load(image_bytes + 1), load(0));
-    assert_eq!([&whole, &part, &none].map(Dataset::cached_bytes), [3 * image_bytes, image_bytes, 0]);
-    for data in [&part, &none] {
-        assert_eq!((data.len(), data.fingerprint(), excluded(data)), (3, whole.fingerprint(), excluded(&whole)));
-        for i in 0..3 {
-            assert_eq!(data.image(i).unwrap().as_ref(), whole.image(i).unwrap().as_ref());
-            assert_eq!(data.size(i), (24, 16));
-        }
-    }
-    assert!(matches!(whole.image(2).unwrap(), DatasetImage::Cached(_)));
-    assert!(matches!(part.image(2).unwrap(), DatasetImage::Decoded(_)));
-    std::fs::remove_file(dir.path().join("b/3.png")).unwrap();
-    assert!(whole.image(2).is_ok() && none.image(2).is_err());
-}
-
-#[test]
 fn the_fingerprint_is_of_the_content() {
     let stamp = |dir: &TempDir| load(dir.path()).unwrap().fingerprint();
     let base = stamp(&folder(&["a/1.png", "b/2.png"]));
@@ -167,7 +142,7 @@ fn threads_and_progress() {
         let calls = std::sync::Mutex::new(Vec::new());
         let source = source::open("shapes:1300", &SourceOptions::default()).unwrap();
         let count = |done, total| calls.lock().unwrap().push((done, total));
-        let data = pool.install(|| Dataset::load(source, &DatasetOptions::default(), &count).unwrap());
+        let data = pool.install(|| Dataset::load(source, &GatherOptions::default(), &count).unwrap());
         let mut calls = calls.into_inner().unwrap();
         calls.sort_unstable();
         assert_eq!(calls, (1..=1300).map(|done| (done, 1300)).collect::<Vec<_>>());

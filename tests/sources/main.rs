@@ -11,7 +11,7 @@ mod shapes;
 use std::path::Path;
 
 use disentangle::Error;
-use disentangle::data::{Dataset, DatasetOptions, ExclusionKind, SourceOptions, source};
+use disentangle::data::{Dataset, ExclusionKind, GatherOptions, Image, SourceOptions, source};
 use image::{ImageFormat, RgbImage};
 
 /// A picture of 24 x 16 pixels: red grows to the right, green downwards; `seed` is the blue.
@@ -37,11 +37,18 @@ fn write(root: &Path, name: &str, bytes: impl AsRef<[u8]>) {
 
 fn load_with(path: &Path, options: &SourceOptions) -> Result<Dataset, Error> {
     let source = source::open(path.to_str().unwrap(), options)?;
-    Dataset::load(source, &DatasetOptions::default(), &|_, _| ())
+    Dataset::load(source, &GatherOptions::default(), &|_, _| ())
 }
 
 fn load(path: &Path) -> Result<Dataset, Error> {
     load_with(path, &SourceOptions::default())
+}
+
+/// Image `i`, decoded.
+fn image(data: &Dataset, i: usize) -> Image {
+    let mut buffer = Vec::new();
+    let image = data.image(i, &mut buffer).unwrap();
+    Image::new(image.width(), image.height(), image.pixels().to_vec()).unwrap()
 }
 
 fn names(data: &Dataset) -> Vec<&str> {

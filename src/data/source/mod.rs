@@ -3,6 +3,7 @@
 //! | what the path is | source |
 //! |---|---|
 //! | the word `shapes`, or `shapes:N` | the built-in procedural data set ([`shapes`]), N images |
+//! | a file made by `disentangle pack` | packed file ([`packed`](super::packed)) |
 //! | `data_batch_*.bin`, `test_batch.bin` (here or one folder down) | CIFAR-10, official binary layout |
 //! | `train.bin`, `test.bin` (here or one folder down) | CIFAR-100, official binary layout |
 //! | anything else with JPEG or PNG files | image folder; a subfolder a class, or flat and unlabelled |
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use decode::{MAX_PIXELS, decode, decode_into};
 
 use self::files::Files;
-use super::Image;
+use super::{Image, packed};
 use crate::{Error, Result};
 
 /// A set of images that can be decoded in any order, from any thread.
@@ -95,7 +96,7 @@ pub struct Factor {
 }
 
 /// Something that was found but is not part of the data set, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Excluded {
     /// The file, archive entry or record, named as [`Source::name`] names images.
     pub name: String,
@@ -106,7 +107,7 @@ pub struct Excluded {
 }
 
 /// What an exclusion means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExclusionKind {
     /// Nothing was lost: hidden files, notes, links in archives, ...
@@ -120,7 +121,7 @@ impl Excluded {
         Excluded { name: name.into(), kind: ExclusionKind::Ignored, reason: reason.into() }
     }
 
-    pub(super) fn bad(name: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub(crate) fn bad(name: impl Into<String>, reason: impl Into<String>) -> Self {
         Excluded { name: name.into(), kind: ExclusionKind::Bad, reason: reason.into() }
     }
 }
@@ -203,6 +204,12 @@ pub fn open(location: &str, options: &SourceOptions) -> Result<Box<dyn Source>> 
         )),
         _ => Error::io("read", path)(e),
     })?;
+    if packed::is_packed(path) {
+        if options.split != Split::All {
+            return Err(Error::Usage(format!("{location} is packed and has no parts: use split = \"all\"")));
+        }
+        return Ok(Box::new(packed::PackedSource::open(path)?));
+    }
     let files = if metadata.is_dir() { Files::in_folder(path)? } else { archive::index(path, &metadata)? };
     if let Some(layout) = cifar::detect(&files)? {
         return Ok(Box::new(cifar::Cifar::open(&files, &layout, options)?));
