@@ -15,8 +15,12 @@ const NAMED: usize = 3;
 
 /// The sources of a configuration, listed but not decoded.
 pub fn open(config: &Config) -> Result<Box<dyn Source>> {
-    let options =
-        SourceOptions { cifar100_labels: config.cifar100_labels, split: config.split, ..SourceOptions::default() };
+    let options = SourceOptions {
+        cifar100_labels: config.cifar100_labels,
+        split: config.split,
+        classes: config.classes.clone(),
+        ..SourceOptions::default()
+    };
     source::open_all(&config.data, &options)
 }
 
