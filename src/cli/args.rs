@@ -54,10 +54,13 @@ pub struct TrainArgs {
     /// Starting point of the configuration; without it `shapes`, or `images` if --data names your own.
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
-    /// Images: a folder (a subfolder per class, or unlabelled), a .tar or .tar.gz of one, CIFAR-10 or CIFAR-100 in the
-    /// binary version, or `shapes`; several --data are joined.
+    /// Images: a folder (a subfolder per class, or unlabelled), a .tar or .tar.gz of one, CIFAR or STL-10 in the binary
+    /// version, a .npy array, a list of files (.txt, .csv, .tsv), or `shapes`; several --data are joined.
     #[arg(long, value_name = "SRC")]
     pub data: Vec<String>,
+    /// Take these classes only: names with commas between, @FILE with a name a line, or `imagenet-10`; '' takes all.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', num_args = 1)]
+    pub classes: Option<Vec<String>>,
     /// Folder for checkpoints, metrics and results [default: a new one under runs/, named after the preset].
     #[arg(long, value_name = "DIR")]
     pub out: Option<String>,
@@ -208,6 +211,10 @@ fn share(text: &str) -> Result<f64, String> {
 /// Options of every command that uses a trained model.
 #[derive(Clone, Debug, Default, Args)]
 pub struct InferenceArgs {
+    /// Take these classes only: names with commas between, @FILE with a name a line, or `imagenet-10`; '' takes all
+    /// [default: as it was trained].
+    #[arg(long, value_name = "LIST", value_delimiter = ',', num_args = 1)]
+    pub classes: Option<Vec<String>>,
     /// Number of clusters [default: the number of classes in the labels].
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(2..=65536))]
     pub clusters: Option<u32>,
@@ -231,6 +238,7 @@ impl TrainArgs {
         let given = [
             ("preset", name(self.preset.clone())),
             ("data", sources(&self.data)),
+            ("classes", classes(self.classes.as_deref())),
             ("out", name(self.out.clone())),
             ("device", name(self.device.map(String::from))),
             ("backbone", name(self.backbone.map(String::from))),
@@ -263,6 +271,7 @@ impl InferenceArgs {
     fn overrides(&self, data: &[String]) -> Overrides {
         let given = [
             ("data", sources(data)),
+            ("classes", classes(self.classes.as_deref())),
             ("eval.clusters", self.clusters.map(Value::from)),
             ("device", self.device.map(|device| Value::from(String::from(device)))),
             ("threads", self.threads.map(Value::from)),
@@ -274,6 +283,12 @@ impl InferenceArgs {
 /// `--data`, if given.
 fn sources(data: &[String]) -> Option<Value> {
     (!data.is_empty()).then(|| Value::from(data.to_vec()))
+}
+
+/// `--classes`, if given; an empty one takes back what was chosen before.
+fn classes(names: Option<&[String]>) -> Option<Value> {
+    let names = names?.iter().map(|name| name.trim()).filter(|name| !name.is_empty());
+    Some(Value::from(names.map(Value::from).collect::<Vec<_>>()))
 }
 
 /// The keys that were given.
@@ -319,6 +334,12 @@ mod tests {
     fn options_become_configuration() {
         Cli::command().debug_assert();
         assert_eq!(train("").unwrap().preset, "shapes");
+        assert_eq!(
+            train("--data a --classes cat,dog --classes @more.txt").unwrap().classes,
+            ["cat", "dog", "@more.txt"]
+        );
+        assert_eq!(train("--data a --set classes=imagenet-10").unwrap().classes, ["imagenet-10"]);
+        assert_eq!(train("--data a --set classes=cat,dog --classes=").unwrap().classes, ["cat", "dog"]);
         let config = train(
             "--data a --data b --preset cifar10 --backbone 50 --image-size 48 --batch-size 64 --epochs 3 --seed 9 \
              --threads 2 --device cpu --out here --set blur=0.5 --set stem=cifar --set epochs=4",

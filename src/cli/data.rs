@@ -23,7 +23,12 @@ pub fn open(config: &Config) -> Result<Box<dyn Source>> {
 }
 
 fn source_options(config: &Config) -> SourceOptions {
-    SourceOptions { cifar100_labels: config.cifar100_labels, split: config.split, ..SourceOptions::default() }
+    SourceOptions {
+        cifar100_labels: config.cifar100_labels,
+        split: config.split,
+        classes: config.classes.clone(),
+        ..SourceOptions::default()
+    }
 }
 
 /// The data set of a configuration, described on stderr: a packed file is opened in place, other images through their packed

@@ -212,7 +212,7 @@ fn fit(key: &str, value: Value, default: &Value) -> Result<Value, String> {
     };
     let fits = match (&value, default) {
         (Value::Integer(n), Value::Integer(_)) => *n >= 0,
-        (Value::String(_), Value::Array(_)) => key == "data",
+        (Value::String(_), Value::Array(_)) => takes_strings(key),
         (value, default) => value.same_type(default),
     };
     if !fits {
@@ -221,7 +221,7 @@ fn fit(key: &str, value: Value, default: &Value) -> Result<Value, String> {
             Value::Float(_) => "a number",
             Value::String(_) => "a string",
             Value::Boolean(_) => "true or false",
-            Value::Array(_) if key == "data" => "a string or a list of strings",
+            Value::Array(_) if takes_strings(key) => "a string or a list of strings",
             Value::Array(_) => "a list such as [0.1, 1.0]",
             _ => "a table of keys",
         };
@@ -234,6 +234,11 @@ fn fit(key: &str, value: Value, default: &Value) -> Result<Value, String> {
         Ok(_) => Ok(value),
         Err(error) => Err(format!("{key} = {value}: {}", error.message().replace('\n', ", "))),
     }
+}
+
+/// Lists of names, for which a single string will do.
+fn takes_strings(key: &str) -> bool {
+    matches!(key, "data" | "classes")
 }
 
 /// A TOML type in words.
@@ -260,7 +265,7 @@ pub(super) fn finish(table: Table) -> Result<Config> {
 /// `: did you mean 'a' or 'b'?`, or nothing if no candidate is near `name`.
 ///
 /// Near are small typing errors (in the whole key or its last part), a part of the word, and initials (`lr`).
-pub(super) fn did_you_mean<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn did_you_mean<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
     let last = |key: &'a str| key.rsplit('.').next().unwrap_or(key);
     let likeness = |key: &'a str| {
         let initials: String = last(key).split('_').filter_map(|word| word.chars().next()).collect();

@@ -12,6 +12,7 @@ mod validate;
 
 pub use device::Device;
 pub use layers::Overrides;
+pub(crate) use layers::did_you_mean;
 pub use presets::{Preset, presets};
 
 use crate::data::augment::AugmentConfig;
@@ -37,6 +38,10 @@ pub struct Config {
     pub split: Split,
     /// Which of CIFAR-100's two labels to use.
     pub cifar100_labels: Cifar100Labels,
+    /// The classes to take, of any source: names, `@FILE`, or a built-in list (`imagenet-10`); none takes all. In files
+    /// also a single string with commas between.
+    #[serde(default, deserialize_with = "separated_or_many")]
+    pub classes: Vec<String>,
     /// Height and width of the network's input in pixels, 8 to 2048.
     pub image_size: usize,
     /// Largest packed copy with decoded pixels, in MiB; beyond it JPEGs are kept as they are and decoded at every use.
@@ -234,17 +239,29 @@ impl Config {
     }
 }
 
+/// A list of strings, for which a single one will do.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a string or a list of strings")]
+enum Strings {
+    One(String),
+    Many(Vec<String>),
+}
+
 /// `data = "x"` and `data = ["x", "y"]` alike.
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a string or a list of strings")]
-    enum Data {
-        One(String),
-        Many(Vec<String>),
-    }
-    Ok(match Data::deserialize(deserializer)? {
-        Data::One(source) => vec![source],
-        Data::Many(sources) => sources,
+    Ok(match Strings::deserialize(deserializer)? {
+        Strings::One(source) => vec![source],
+        Strings::Many(sources) => sources,
+    })
+}
+
+/// `classes = "x,y"` and `classes = ["x", "y"]` alike.
+fn separated_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(match Strings::deserialize(deserializer)? {
+        Strings::One(names) => {
+            names.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+        }
+        Strings::Many(names) => names,
     })
 }
 

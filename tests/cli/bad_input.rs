@@ -15,9 +15,9 @@ fn data_that_are_not_there() {
     let folder = Folder::new();
     folder.refused(&tiny("nowhere"), 2, &["nowhere does not exist", "shapes"]);
     std::fs::create_dir(folder.path("empty")).unwrap();
-    folder.refused(&tiny("empty"), 1, &["empty: no JPEG or PNG image in it (it is empty)"]);
+    folder.refused(&tiny("empty"), 1, &["empty: no JPEG, PNG or WebP image in it (it is empty)"]);
     folder.write("text/notes.txt", "no pictures");
-    folder.refused(&tiny("text"), 1, &["no JPEG or PNG image in it (1 file: not an image)"]);
+    folder.refused(&tiny("text"), 1, &["no JPEG, PNG or WebP image in it (1 file: not an image)"]);
     folder.write("data.tar", "this is no archive");
     folder.refused(&tiny("data.tar"), 1, &["data.tar"]);
     folder.write("data.tar.gz", [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, 2, 3]);

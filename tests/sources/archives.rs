@@ -111,6 +111,7 @@ fn odd_entries_are_left_out_and_listed() {
         ("a/link.png", link),
         ("a/pipe.png", "not a regular file"),
         ("b/twice.png", "replaced by a later entry of the same name"),
+        ("old_folder", "empty folder"),
         ("b/note.txt", "not an image"),
     ];
     let expected: Vec<_> = expected.iter().map(|&(name, why)| (name, ExclusionKind::Ignored, why)).collect();
@@ -177,7 +178,7 @@ fn files_that_are_no_archives_are_refused() {
         refused(&path, 1, &[says]);
     }
     let (_dir, path) = file([0; 1024]);
-    refused(&path, 1, &["no JPEG or PNG image in it (it is empty)"]);
+    refused(&path, 1, &["no JPEG, PNG or WebP image in it (it is empty)"]);
     #[cfg(unix)]
     refused(std::path::Path::new("/dev/null"), 1, &["neither a folder nor a regular file"]);
 }

@@ -58,7 +58,7 @@ fn splits() {
 fn nothing_to_use() {
     let dir = tempfile::tempdir().unwrap();
     refused(&dir.path().join("absent"), 2, &["does not exist", "shapes"]);
-    refused(dir.path(), 1, &["no JPEG or PNG image", "it is empty"]);
+    refused(dir.path(), 1, &["no JPEG, PNG or WebP image", "it is empty"]);
     write(dir.path(), "notes.txt", "text");
     write(dir.path(), "a.gif", "GIF89a");
     write(dir.path(), ".hidden.png", png(0));
@@ -66,7 +66,7 @@ fn nothing_to_use() {
     write(dir.path(), "x.jpg", "no image");
     let error = load(dir.path()).err().unwrap().to_string();
     assert!(error.contains("none of the images can be used (a.gif: gif images"), "{error}");
-    assert!(error.contains("x.jpg: neither JPEG nor PNG content)"), "{error}");
+    assert!(error.contains("x.jpg: not JPEG, PNG or WebP content)"), "{error}");
 }
 
 #[test]
@@ -77,14 +77,14 @@ fn what_is_left_out_is_listed() {
     write(dir.path(), "a/bad.png", &png(7)[..60]);
     write(dir.path(), "a/empty.jpeg", "");
     write(dir.path(), "a/no_extension", png(8));
-    write(dir.path(), "b/old.webp", "RIFF");
+    write(dir.path(), "b/old.gif", "GIF89a");
     let data = load(dir.path()).unwrap();
     assert_eq!(names(&data), ["a/1.png", "a/no_extension", "b/1.png"]);
     let left_out = excluded(&data);
     let expected = [
         (".git", ExclusionKind::Ignored, "hidden"),
         ("a/README", ExclusionKind::Ignored, "not an image"),
-        ("b/old.webp", ExclusionKind::Bad, "webp images are not read: convert it to JPEG or PNG"),
+        ("b/old.gif", ExclusionKind::Bad, "gif images are not read: convert it to JPEG or PNG"),
     ];
     assert_eq!(left_out[..3], expected);
     assert_eq!(left_out[3].0, "a/bad.png");

@@ -3,10 +3,15 @@
 //! `tests/fixtures/ramp_*.jpg` (made with Pillow 13) show the picture of [`ramp`] in encodings that no encoder at hand writes.
 
 mod archives;
+mod arrays;
 mod cifar;
+mod classes;
 mod folders;
+mod lists;
+mod odd;
 mod pictures;
 mod shapes;
+mod stl10;
 
 use std::path::Path;
 
@@ -27,6 +32,15 @@ fn encode(picture: impl Into<image::DynamicImage>, format: ImageFormat) -> Vec<u
 
 fn png(seed: u8) -> Vec<u8> {
     encode(ramp(seed), ImageFormat::Png)
+}
+
+/// A NumPy array, C order.
+fn npy(descr: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
+    let shape: String = shape.iter().map(|n| format!("{n}, ")).collect();
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
+    let mut bytes = b"\x93NUMPY\x01\0".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    [&bytes, header.as_bytes(), data].concat()
 }
 
 fn write(root: &Path, name: &str, bytes: impl AsRef<[u8]>) {

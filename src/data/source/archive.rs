@@ -2,31 +2,34 @@
 //! Nothing is unpacked, so an entry's name cannot lead anywhere; odd names are reported and left out all the same.
 
 use std::collections::HashMap;
-use std::fs::Metadata;
 use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 
-use super::Excluded;
 use super::files::{Block, Entry, Files, Location, Span, printable};
+use super::{Excluded, WHAT_TO_GIVE};
 use crate::{Error, Result};
 
-/// Inflated bytes above which a `.tar.gz` is refused: it would have to fit into memory.
-const MAX_INFLATED: usize = 16 << 30;
+/// How many times its size a `.tar.gz` may inflate to, beyond [`FREE_INFLATED`]: images are compressed already, and what
+/// gzip shrinks more than this is no data set.
+const MAX_RATIO: usize = 64;
+/// Inflated bytes below which the ratio does not count.
+const FREE_INFLATED: usize = 64 << 20;
 
-/// Lists the archive at `path`.
+/// Whether `bytes` are gzip data or begin with a tar header.
+pub fn is_archive(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x1f, 0x8b]) || is_tar(bytes)
+}
+
+/// Lists the archive at `path`, whose content is `block`; a compressed one may inflate to `max_inflated` bytes.
 ///
 /// # Errors
 /// [`Error::Format`] if the file is no tar archive, or is cut short; [`Error::Io`] if it cannot be read.
-pub fn index(path: &Path, metadata: &Metadata) -> Result<Files> {
-    if !metadata.is_file() {
-        return Err(Error::format(path, "neither a folder nor a regular file: give a folder or an archive of images"));
-    }
-    let block = Block::map(path)?;
+pub fn index(path: &Path, block: Block, max_inflated: usize) -> Result<Files> {
     if block.starts_with(&[0x1f, 0x8b]) {
-        let inflated = Block::Inflated(inflate(path, &block)?);
+        let inflated = Block::Inflated(inflate(path, &block, max_inflated)?);
         if !is_tar(&inflated) {
             return Err(Error::format(path, "gzip, but not of a tar archive: give a .tar.gz of an image folder"));
         }
@@ -40,30 +43,32 @@ pub fn index(path: &Path, metadata: &Metadata) -> Result<Files> {
 
 /// What to tell someone whose file is not a tar archive.
 fn not_an_archive(bytes: &[u8]) -> String {
-    let magics: [(&[u8], &str); 6] = [
-        (b"PK\x03\x04", "a zip archive: unpack it and give the folder"),
+    let magics: [(&[u8], &str); 8] = [
+        (b"PK\x03\x04", "a zip archive: unpack it and give the folder (of an .npz the .npy)"),
         (b"\xfd7zXZ\0", "compressed with xz: decompress it and give the .tar"),
         (b"BZh", "compressed with bzip2: decompress it and give the .tar"),
         (b"\x28\xb5\x2f\xfd", "compressed with zstd: decompress it and give the .tar"),
         (b"\xff\xd8\xff", "a single JPEG image: give the folder that holds the images"),
         (b"\x89PNG\r\n\x1a\n", "a single PNG image: give the folder that holds the images"),
+        (b"RIFF", "a single WebP image: give the folder that holds the images"),
+        (b"\x89HDF", "an HDF5 file: save its arrays as .npy"),
     ];
     match magics.iter().find(|(magic, _)| bytes.starts_with(magic)) {
         Some((_, what)) => (*what).to_string(),
-        None if bytes.is_empty() => "the file is empty: give a folder or a .tar/.tar.gz archive of images".into(),
-        None => "not a tar archive: give a folder or a .tar/.tar.gz archive of images".into(),
+        None if bytes.is_empty() => format!("the file is empty: give {WHAT_TO_GIVE}"),
+        None => format!("not a tar archive: give {WHAT_TO_GIVE}"),
     }
 }
 
 /// Inflates a gzip file, in steps, so that neither a bomb nor a small machine ends in an abort.
-fn inflate(path: &Path, compressed: &[u8]) -> Result<Vec<u8>> {
+fn inflate(path: &Path, compressed: &[u8], max_inflated: usize) -> Result<Vec<u8>> {
     const STEP: usize = 1 << 20;
+    let most = max_inflated.min(FREE_INFLATED.saturating_add(compressed.len().saturating_mul(MAX_RATIO)));
     let mut decoder = MultiGzDecoder::new(compressed);
     let mut bytes = Vec::new();
     loop {
-        if bytes.len() > MAX_INFLATED || bytes.try_reserve(STEP).is_err() {
-            let problem =
-                format!("inflates to over {} MiB, too much for memory: give the .tar instead", bytes.len() >> 20);
+        if bytes.len() > most || bytes.try_reserve(STEP).is_err() {
+            let problem = format!("inflates to over {} MiB, too much for memory: give the .tar instead", most >> 20);
             return Err(Error::format(path, problem));
         }
         let read = (&mut decoder).take(STEP as u64).read_to_end(&mut bytes);
@@ -100,6 +105,7 @@ fn index_tar(path: &Path, kind: &'static str, block: Block) -> Result<Files> {
     };
     let mut entries: Vec<Entry> = Vec::new();
     let mut excluded = Vec::new();
+    let mut folders = Vec::new();
     let mut by_name: HashMap<String, usize> = HashMap::new();
     for (count, entry) in archive.entries_with_seek().map_err(|e| damaged(0, &e))?.enumerate() {
         let entry = entry.map_err(|e| damaged(count, &e))?;
@@ -116,6 +122,7 @@ fn index_tar(path: &Path, kind: &'static str, block: Block) -> Result<Files> {
         };
         match admit(&name, entry.header().entry_type()) {
             Admission::Skip => {}
+            Admission::Folder(name) => folders.push(name),
             Admission::Ignore(reason) => excluded.push(Excluded::ignored(shown, reason)),
             Admission::File(name) => {
                 let new = Entry { name: name.clone(), location: Location::Archived(span) };
@@ -133,39 +140,45 @@ fn index_tar(path: &Path, kind: &'static str, block: Block) -> Result<Files> {
             }
         }
     }
-    Ok(Files::sorted(path, kind, entries, excluded))
+    let mut files = Files::sorted(path, kind, entries, excluded);
+    files.report_empty(folders);
+    Ok(files)
 }
 
 /// What to do with an archive's entry.
 enum Admission {
     /// A regular file, under its name without `.` components.
     File(String),
+    /// A folder, likewise.
+    Folder(String),
     /// Left out, and reported.
     Ignore(&'static str),
-    /// Not a thing of its own: folders, global headers.
+    /// Not a thing of its own: the top folder, global headers.
     Skip,
 }
 
 fn admit(name: &[u8], kind: tar::EntryType) -> Admission {
-    if kind.is_dir() || kind.is_pax_global_extensions() {
+    if kind.is_pax_global_extensions() {
         return Admission::Skip;
     }
     if kind.is_symlink() || kind.is_hard_link() {
         return Admission::Ignore("a link: links inside archives are not followed");
     }
-    if !kind.is_file() && !kind.is_contiguous() {
+    // Old tars mark folders by a trailing slash only.
+    let is_folder = kind.is_dir() || name.ends_with(b"/");
+    if !is_folder && !kind.is_file() && !kind.is_contiguous() {
         return Admission::Ignore("not a regular file");
     }
     let components: Vec<&[u8]> = name.split(|&b| b == b'/').filter(|c| !c.is_empty() && *c != b".").collect();
     if name.starts_with(b"/") || components.contains(&&b".."[..]) {
         return Admission::Ignore("its name leads out of the archive");
     }
-    // Old tars mark folders by a trailing slash only.
-    if components.is_empty() || name.ends_with(b"/") {
+    if components.is_empty() {
         return Admission::Skip;
     }
     if components.iter().any(|c| c.starts_with(b".") || *c == b"__MACOSX") {
         return Admission::Ignore("hidden");
     }
-    Admission::File(components.iter().map(|c| printable(c)).collect::<Vec<_>>().join("/"))
+    let name = components.iter().map(|c| printable(c)).collect::<Vec<_>>().join("/");
+    if is_folder { Admission::Folder(name) } else { Admission::File(name) }
 }

@@ -7,7 +7,8 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::files::{Entry, Files, Span};
-use super::{Cifar100Labels, Excluded, Factor, Source, SourceOptions, Split};
+use super::options::Part;
+use super::{Cifar100Labels, Excluded, Factor, Source, SourceOptions};
 use crate::data::Image;
 use crate::{Error, Result};
 
@@ -54,15 +55,15 @@ pub struct Layout {
 }
 
 /// The part a file name belongs to, if it names a batch.
-fn batch(name: &str) -> Option<(Variant, Split)> {
+fn batch(name: &str) -> Option<(Variant, Part)> {
     match name {
-        "test_batch.bin" => Some((Variant::Cifar10, Split::Test)),
-        "train.bin" => Some((Variant::Cifar100, Split::Train)),
-        "test.bin" => Some((Variant::Cifar100, Split::Test)),
+        "test_batch.bin" => Some((Variant::Cifar10, Part::Test)),
+        "train.bin" => Some((Variant::Cifar100, Part::Train)),
+        "test.bin" => Some((Variant::Cifar100, Part::Test)),
         _ => {
             let number = name.strip_prefix("data_batch_")?.strip_suffix(".bin")?;
             let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-            is_number.then_some((Variant::Cifar10, Split::Train))
+            is_number.then_some((Variant::Cifar10, Part::Train))
         }
     }
 }
@@ -119,11 +120,12 @@ impl Cifar {
     /// If a batch cannot be read, or no record remains.
     pub fn open(files: &Files, layout: &Layout, options: &SourceOptions) -> Result<Cifar> {
         let variant = layout.variant;
+        options.split.refuse_unlabeled(variant.title())?;
         let here = || files.entries.iter().filter(|entry| entry.folder() == layout.folder);
-        let mut batches: Vec<(Split, &Entry)> =
-            here().filter_map(|e| batch(e.file_name()).map(|(_, split)| (split, e))).collect();
-        batches.retain(|(split, _)| options.split.takes(*split));
-        batches.sort_by_key(|(split, entry)| (*split == Split::Test, entry.file_name().len(), entry.file_name()));
+        let mut batches: Vec<(Part, &Entry)> =
+            here().filter_map(|e| batch(e.file_name()).map(|(_, part)| (part, e))).collect();
+        batches.retain(|(part, _)| options.split.takes(*part));
+        batches.sort_by_key(|(part, entry)| (*part == Part::Test, entry.file_name().len(), entry.file_name()));
         let label_byte = match (variant, options.cifar100_labels) {
             (Variant::Cifar100, Cifar100Labels::Fine) => 1,
             _ => 0,
@@ -240,7 +242,7 @@ impl Source for Cifar {
 }
 
 /// The first `count` non-empty lines of `text`; numbers for names that are missing.
-fn class_names(text: &[u8], count: usize) -> Vec<String> {
+pub(super) fn class_names(text: &[u8], count: usize) -> Vec<String> {
     let text = String::from_utf8_lossy(text);
     let mut names: Vec<String> = text.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from).collect();
     names.truncate(count);

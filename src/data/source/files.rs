@@ -3,12 +3,17 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::io::Read;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Excluded;
+use super::{Excluded, MAX_PIXELS};
+use crate::data::mapped::MappedFile;
 use crate::{Error, Result};
+
+/// Bytes above which a file is no picture: twice what the largest one takes in 16 bits with alpha, uncompressed.
+const MAX_FILE: u64 = 16 * MAX_PIXELS;
 
 /// A listing.
 pub struct Files {
@@ -48,20 +53,15 @@ pub struct Span {
 /// A whole file, mapped or in memory.
 pub enum Block {
     /// Memory map of a file.
-    Mapped(memmap2::Mmap),
+    Mapped(MappedFile),
     /// Inflated.
     Inflated(Vec<u8>),
 }
 
 impl Block {
-    /// Maps the file at `path`.
+    /// Maps the file at `path`. A file that is cut short meanwhile reads as zeros there, which every parser must take anyway.
     pub fn map(path: &Path) -> Result<Block> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        // SAFETY: the map is only ever read. Another process that truncates the file meanwhile ends this one with SIGBUS
-        // (the price of every map of a file, and better than a copy of a whole data set); a write by another process shows
-        // as changed bytes, which all parsers of this module must take in any form anyway.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io("map", path))?;
-        Ok(Block::Mapped(map))
+        MappedFile::open(path).map(Block::Mapped)
     }
 }
 
@@ -93,11 +93,23 @@ impl Deref for Span {
 }
 
 impl Entry {
-    /// The file's bytes; read from disk, or in place in an archive.
+    /// The file's bytes; read from disk, or in place in an archive. For one picture: over [`MAX_FILE`] is an error.
     pub fn bytes(&self) -> Result<Cow<'_, [u8]>> {
         match &self.location {
-            Location::Disk(path) => fs::read(path).map(Cow::Owned).map_err(Error::io("read", path)),
+            Location::Disk(path) => read_picture(path).map(Cow::Owned),
             Location::Archived(span) => Ok(Cow::Borrowed(span)),
+        }
+    }
+
+    /// The first `limit` bytes of the file, or all.
+    pub fn head(&self, limit: usize) -> std::io::Result<Cow<'_, [u8]>> {
+        match &self.location {
+            Location::Disk(path) => {
+                let mut bytes = Vec::new();
+                File::open(path)?.take(limit as u64).read_to_end(&mut bytes)?;
+                Ok(Cow::Owned(bytes))
+            }
+            Location::Archived(span) => Ok(Cow::Borrowed(&span[..limit.min(span.len())])),
         }
     }
 
@@ -124,6 +136,18 @@ impl Entry {
     }
 }
 
+/// Reads a file that should hold one picture.
+fn read_picture(path: &Path) -> Result<Vec<u8>> {
+    let mut file = File::open(path).map_err(Error::io("open", path))?;
+    let len = file.metadata().map_err(Error::io("read", path))?.len();
+    if len > MAX_FILE {
+        return Err(Error::format(path, format!("{} MiB, too large for a picture", len >> 20)));
+    }
+    let mut bytes = Vec::with_capacity(len as usize);
+    file.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    Ok(bytes)
+}
+
 impl Files {
     /// Lists all files below the folder `root`. Symbolic links are followed, but no folder is visited twice, which ends
     /// loops; hidden files and folders are left out and reported.
@@ -138,7 +162,9 @@ impl Files {
         while let Some((folder, name)) = walk.pending.pop().or_else(|| walk.links.pop()) {
             walk.visit(&folder, &name);
         }
-        Ok(Files::sorted(root, "image folder", walk.entries, walk.excluded))
+        let mut files = Files::sorted(root, "image folder", walk.entries, walk.excluded);
+        files.report_empty(walk.folders);
+        Ok(files)
     }
 
     /// The files on disk behind the entries, each once: an archive is one file.
@@ -152,6 +178,25 @@ impl Files {
             paths.push(self.root.clone());
         }
         paths
+    }
+
+    /// Reports those of `folders` (names below the root) with nothing in them, not even what was left out.
+    pub fn report_empty(&mut self, mut folders: Vec<String>) {
+        folders.sort();
+        folders.dedup();
+        let names = self.entries.iter().map(|entry| &entry.name).chain(self.excluded.iter().map(|e| &e.name));
+        let mut full: HashSet<&str> = HashSet::new();
+        for name in names.chain(&folders) {
+            let mut inner = name.as_str();
+            // Upwards until a folder that is known: each folder is seen once.
+            while let Some((folder, _)) = inner.rsplit_once('/').filter(|(folder, _)| full.insert(folder)) {
+                inner = folder;
+            }
+        }
+        let empty = folders.iter().filter(|folder| !folder.is_empty() && !full.contains(folder.as_str()));
+        let empty: Vec<Excluded> = empty.map(|folder| Excluded::ignored(folder, "empty folder")).collect();
+        self.excluded.extend(empty);
+        self.excluded.sort_by(|a, b| a.name.cmp(&b.name));
     }
 
     /// Puts a listing into its one order.
@@ -173,6 +218,8 @@ struct Walk {
     pending: Vec<(PathBuf, String)>,
     /// Symbolic links to folders, likewise.
     links: Vec<(PathBuf, String)>,
+    /// Names of the folders that were listed.
+    folders: Vec<String>,
 }
 
 impl Walk {
@@ -186,6 +233,7 @@ impl Walk {
             Ok(children) => children,
             Err(e) => return self.excluded.push(Excluded::bad(name, format!("folder cannot be listed: {e}"))),
         };
+        self.folders.push(name.to_owned());
         // Which of two links to one folder counts must not depend on the file system's order. The stacks pop from the end.
         children.sort_by_key(|child| std::cmp::Reverse(child.file_name()));
         for child in children {

@@ -1,4 +1,4 @@
-//! JPEG and PNG files in folders, on disk or in an archive.
+//! JPEG, PNG and WebP files in folders, on disk or in an archive.
 //!
 //! Folders that hold everything (`eurosat/`) are passed through. Where the images part, each folder is a class, in the
 //! order of the names (as torchvision's `ImageFolder`); deeper folders belong to the class they are in. If the images do
@@ -7,13 +7,12 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read;
 use std::path::PathBuf;
 
-use super::decode::ImageFormat;
-use super::files::{Entry, Files, Location};
-use super::{Excluded, Source, Split, counted, decode};
+use super::decode::{HEAD_BYTES, ImageFormat};
+use super::files::{Entry, Files};
+use super::options::Part;
+use super::{Excluded, PictureKind, Source, Split, counted, decode, picture_kind};
 use crate::data::Image;
 use crate::{Error, Result};
 
@@ -31,6 +30,7 @@ impl ImageFolder {
     /// # Errors
     /// If there is no image, or `split` asks for a part where there are no parts.
     pub fn new(mut files: Files, split: Split) -> Result<ImageFolder> {
+        split.refuse_unlabeled(files.root.display())?;
         let found = std::mem::take(&mut files.entries);
         for entry in found {
             match not_an_image(&entry) {
@@ -96,6 +96,10 @@ impl Source for ImageFolder {
         Ok((ImageFormat::of(&bytes) == Some(ImageFormat::Jpeg)).then_some(bytes))
     }
 
+    fn picture_kind(&self, i: usize) -> Option<PictureKind> {
+        picture_kind(&self.files.entries[i].head(HEAD_BYTES).ok()?)
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         self.files.on_disk()
     }
@@ -110,25 +114,17 @@ impl Source for ImageFolder {
 fn not_an_image(entry: &Entry) -> Option<Excluded> {
     let extension = entry.file_name().rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
     match extension.as_str() {
-        "jpg" | "jpeg" | "jpe" | "jfif" | "png" => None,
-        "gif" | "bmp" | "webp" | "tif" | "tiff" | "avif" | "heic" | "ppm" => {
+        "jpg" | "jpeg" | "jpe" | "jfif" | "png" | "apng" | "webp" => None,
+        "gif" | "bmp" | "tif" | "tiff" | "avif" | "heic" | "heif" | "jxl" | "jp2" | "ppm" => {
             Some(Excluded::bad(&entry.name, format!("{extension} images are not read: convert it to JPEG or PNG")))
         }
-        _ => match first_bytes(entry) {
+        "npy" => Some(Excluded::ignored(&entry.name, "a NumPy array: give the file itself")),
+        _ => match entry.head(12) {
             Ok(bytes) if ImageFormat::of(&bytes).is_some() => None,
             Ok(_) => Some(Excluded::ignored(&entry.name, "not an image")),
             Err(e) => Some(Excluded::ignored(&entry.name, format!("not an image by its name, and unreadable: {e}"))),
         },
     }
-}
-
-fn first_bytes(entry: &Entry) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    match &entry.location {
-        Location::Disk(path) => File::open(path)?.take(8).read_to_end(&mut bytes)?,
-        Location::Archived(span) => (&span[..]).take(8).read_to_end(&mut bytes)?,
-    };
-    Ok(bytes)
 }
 
 fn no_images(files: &Files) -> Error {
@@ -137,19 +133,22 @@ fn no_images(files: &Files) -> Error {
     let reasons: Vec<String> =
         reasons.into_iter().take(3).map(|(reason, n)| format!("{}: {reason}", counted(n, "file", "files"))).collect();
     let found = if reasons.is_empty() { "it is empty".into() } else { reasons.join("; ") };
-    Error::format(&files.root, format!("no JPEG or PNG image in it ({found}): give a folder or an archive of images"))
+    Error::format(
+        &files.root,
+        format!("no JPEG, PNG or WebP image in it ({found}): give a folder or an archive of images"),
+    )
 }
 
 /// What an image's folders say about it.
 struct Place {
-    split: Option<Split>,
+    split: Option<Part>,
     class: Option<String>,
 }
 
-fn split_of(folder: &str) -> Option<Split> {
+fn split_of(folder: &str) -> Option<Part> {
     match folder.to_ascii_lowercase().as_str() {
-        "train" | "training" => Some(Split::Train),
-        "test" | "testing" | "val" | "valid" | "validation" => Some(Split::Test),
+        "train" | "training" => Some(Part::Train),
+        "test" | "testing" | "val" | "valid" | "validation" => Some(Part::Test),
         _ => None,
     }
 }

@@ -6,28 +6,40 @@
 //! | a file made by `disentangle pack` | packed file ([`packed`](super::packed)) |
 //! | `data_batch_*.bin`, `test_batch.bin` (here or one folder down) | CIFAR-10, official binary layout |
 //! | `train.bin`, `test.bin` (here or one folder down) | CIFAR-100, official binary layout |
-//! | anything else with JPEG or PNG files | image folder; a subfolder a class, or flat and unlabelled |
+//! | `train_X.bin`, `test_X.bin`, `unlabeled_X.bin` (here or one folder down) | STL-10, official binary layout |
+//! | a NumPy array (`.npy`): N,H,W,3 or N,H,W, uint8 | its images; labels from `NAME_labels.npy` or `labels.npy` beside it |
+//! | a `.txt`, `.lst`, `.csv` or `.tsv` file | a list: a line an image, its path and perhaps its label |
+//! | anything else with JPEG, PNG or WebP files | image folder; a subfolder a class, or flat and unlabelled |
 //!
-//! The last three may be a folder, a `.tar` (read in place through a memory map) or a `.tar.gz` (inflated into memory);
-//! the content decides, not the extension, and nothing is ever written to disk. What cannot be used is kept in a list
-//! of [`Excluded`] with its reason: never fatal, never silent.
+//! CIFAR, STL-10 and image folders may be a folder, a `.tar` (read in place through a memory map) or a `.tar.gz`
+//! (inflated into memory); the content decides, not the extension (but for lists, whose content says nothing), and
+//! nothing is ever written to disk. What cannot be used is kept in a list of [`Excluded`] with its reason: never fatal,
+//! never silent. Any source may be narrowed to some of its classes ([`SourceOptions::classes`]), and several are joined
+//! ([`open_all`]).
 
 mod archive;
+mod chosen;
 mod cifar;
 mod decode;
 mod files;
 mod image_folder;
 mod joined;
+mod list;
+mod npy;
+mod options;
+mod selected;
 pub mod shapes;
+mod stl10;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use decode::{MAX_PIXELS, decode, decode_into};
+pub use decode::{Colour, ImageFormat, MAX_PIXELS, PictureKind, decode, decode_into, picture_kind};
+pub use options::{Cifar100Labels, SourceOptions, Split};
 
-use self::files::Files;
+use self::files::{Block, Files};
 use super::{Image, packed};
 use crate::{Error, Result};
 
@@ -69,6 +81,11 @@ pub trait Source: Send + Sync {
     /// If they can no longer be read.
     fn jpeg(&self, _i: usize) -> Result<Option<Cow<'_, [u8]>>> {
         Ok(None)
+    }
+
+    /// What the first bytes of image `i` say it is, without decoding it; `None` where images are no picture files.
+    fn picture_kind(&self, _i: usize) -> Option<PictureKind> {
+        None
     }
 
     /// The files on disk that the images are read from, each once: when none of them changed, nor did the images. Empty
@@ -126,66 +143,9 @@ impl Excluded {
     }
 }
 
-/// How to read a source; sources ignore what is not about them, except where noted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SourceOptions {
-    /// CIFAR-100: which of its two labels is the class. The other one becomes a [`Factor`].
-    pub cifar100_labels: Cifar100Labels,
-    /// Which part of a data set that comes in parts. `train` and `test` are errors where there are no parts.
-    pub split: Split,
-    /// Image folders: the classes to take, by name; empty takes all. A name that is not there is an error.
-    pub classes: Vec<String>,
-    /// `shapes`: how many images when the name gives no number; at least 1.
-    pub shapes_count: usize,
-    /// `shapes`: side of the images in pixels, 16 to 256.
-    pub shapes_px: usize,
-}
-
-impl Default for SourceOptions {
-    fn default() -> Self {
-        SourceOptions {
-            cifar100_labels: Cifar100Labels::Coarse,
-            split: Split::All,
-            classes: Vec::new(),
-            shapes_count: shapes::DEFAULT_COUNT,
-            shapes_px: shapes::DEFAULT_PX,
-        }
-    }
-}
-
-/// The class labels of CIFAR-100.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Cifar100Labels {
-    /// The 20 superclasses, as in the paper ("CIFAR-100-20").
-    #[default]
-    Coarse,
-    /// The 100 classes.
-    Fine,
-}
-
-/// A part of a data set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Split {
-    /// Everything, as in the paper: clustering needs no held-out images.
-    #[default]
-    All,
-    /// CIFAR's `data_batch_*`/`train.bin`; in an image folder what lies under `train` or `training`.
-    Train,
-    /// CIFAR's `test_batch`/`test.bin`; in an image folder what lies under `test`, `testing`, `val`, `valid`, `validation`.
-    Test,
-}
-
-crate::named::named!(Cifar100Labels Split);
-
-impl Split {
-    /// Whether a file of the part `part` belongs to what was asked for.
-    fn takes(self, part: Split) -> bool {
-        self == Split::All || self == part
-    }
-}
+/// For messages: every kind of data.
+const WHAT_TO_GIVE: &str = "a folder of images, a .tar or .tar.gz of one, CIFAR or STL-10 binaries, a .npy array, \
+                            or a list of files (.txt, .csv, .tsv)";
 
 /// Opens the built-in set `shapes` (`shapes:N` for N images; a folder of that name is `./shapes`) or the path
 /// `location`, by what it holds (see the [module](self)). Lists and indexes, but decodes no image.
@@ -194,27 +154,7 @@ impl Split {
 /// [`Error::Usage`] if nothing is there or an option does not fit; [`Error::Format`] if what is there holds no images
 /// or is cut short; [`Error::Io`] if it cannot be read.
 pub fn open(location: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
-    if location == "shapes" || location.starts_with("shapes:") {
-        return Ok(Box::new(open_shapes(location, options)?));
-    }
-    let path = Path::new(location);
-    let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::Usage(format!(
-            "{location} does not exist: give a folder or a .tar/.tar.gz archive of images, or `shapes` for the built-in set"
-        )),
-        _ => Error::io("read", path)(e),
-    })?;
-    if packed::is_packed(path) {
-        if options.split != Split::All {
-            return Err(Error::Usage(format!("{location} is packed and has no parts: use split = \"all\"")));
-        }
-        return Ok(Box::new(packed::PackedSource::open(path)?));
-    }
-    let files = if metadata.is_dir() { Files::in_folder(path)? } else { archive::index(path, &metadata)? };
-    if let Some(layout) = cifar::detect(&files)? {
-        return Ok(Box::new(cifar::Cifar::open(&files, &layout, options)?));
-    }
-    Ok(Box::new(image_folder::ImageFolder::new(files, options.split)?))
+    selected::select(open_whole(location, options)?, &options.classes)
 }
 
 /// Opens one location, or several and joins them: see [`open`]. Errors as there, and with [`Error::Usage`] without any.
@@ -223,16 +163,62 @@ pub fn open_all(locations: &[String], options: &SourceOptions) -> Result<Box<dyn
         [] => Err(Error::Usage("no data: give --data, or `shapes` for the built-in set".into())),
         [location] => open(location, options),
         several => {
-            let open = |location: &String| Ok((location.clone(), open(location, options)?));
-            Ok(Box::new(joined::Joined::new(several.iter().map(open).collect::<Result<_>>()?)))
+            let open = |location: &String| Ok((location.clone(), open_whole(location, options)?));
+            let joined = joined::Joined::new(several.iter().map(open).collect::<Result<_>>()?);
+            selected::select(Box::new(joined), &options.classes)
         }
     }
 }
 
-fn open_shapes(location: &str, options: &SourceOptions) -> Result<shapes::Shapes> {
-    if options.split != Split::All {
-        return Err(Error::Usage("`shapes` has no train and test parts: use split = \"all\"".into()));
+/// [`open`] with all classes.
+fn open_whole(location: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
+    if location == "shapes" || location.starts_with("shapes:") {
+        return Ok(Box::new(open_shapes(location, options)?));
     }
+    let path = Path::new(location);
+    let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::Usage(format!("{location} does not exist: give {WHAT_TO_GIVE}, or `shapes` for the built-in set"))
+        }
+        _ => Error::io("read", path)(e),
+    })?;
+    if metadata.is_dir() {
+        return open_files(Files::in_folder(path)?, options);
+    }
+    if !metadata.is_file() {
+        return Err(Error::format(path, format!("neither a folder nor a regular file: give {WHAT_TO_GIVE}")));
+    }
+    if packed::is_packed(path) {
+        options.refuse_split(location)?;
+        return Ok(Box::new(packed::PackedSource::open(path)?));
+    }
+    let block = Block::map(path)?;
+    if npy::is_npy(&block) {
+        options.refuse_split(location)?;
+        return Ok(Box::new(npy::Arrays::open(path, block)?));
+    }
+    if let Some(style) = list::Style::of(path).filter(|_| !archive::is_archive(&block)) {
+        options.refuse_split(location)?;
+        return Ok(Box::new(list::List::open(path, &block, style)?));
+    }
+    open_files(archive::index(path, block, options.max_inflated)?, options)
+}
+
+/// What a listing of files holds.
+fn open_files(files: Files, options: &SourceOptions) -> Result<Box<dyn Source>> {
+    match (cifar::detect(&files)?, stl10::detect(&files)?) {
+        (Some(_), Some(_)) => Err(Error::format(
+            &files.root,
+            "both CIFAR and STL-10: give the folder of one, or each with its own --data",
+        )),
+        (Some(layout), None) => Ok(Box::new(cifar::Cifar::open(&files, &layout, options)?)),
+        (None, Some(folder)) => Ok(Box::new(stl10::Stl10::open(&files, &folder, options)?)),
+        (None, None) => Ok(Box::new(image_folder::ImageFolder::new(files, options.split)?)),
+    }
+}
+
+fn open_shapes(location: &str, options: &SourceOptions) -> Result<shapes::Shapes> {
+    options.refuse_split("`shapes`")?;
     let count = match location.strip_prefix("shapes:") {
         None => options.shapes_count,
         Some(number) => number.parse().map_err(|_| {

@@ -1,0 +1,41 @@
+//! WebP through the `image` crate.
+
+use std::error::Error;
+use std::io::Cursor;
+
+use image::codecs::webp::WebPDecoder;
+use image::metadata::Orientation;
+use image::{ColorType, ImageDecoder, ImageError};
+
+use super::{Stored, check_size, one_line};
+
+/// Unlike the others, WebP may hold any number of equal pixels in no bits at all. What goes beyond this and
+/// [`ALWAYS_FINE`] is a bomb (or a picture of one colour, which is no loss).
+const DENSEST: u64 = 4096;
+/// Pixels that are never too many.
+const ALWAYS_FINE: u64 = 1 << 21;
+
+/// As [`super::decode_into`], not yet turned.
+pub fn decode_into(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, String> {
+    let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
+    let (width, height) = decoder.dimensions();
+    let small = u64::from(width) * u64::from(height) <= ALWAYS_FINE;
+    let count = check_size(width, height, bytes.len(), if small { u64::MAX } else { DENSEST })?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    if decoder.color_type() == ColorType::Rgb8 {
+        pixels.resize(count * 3, 0);
+        decoder.read_image(pixels).map_err(damaged)?;
+    } else {
+        let mut rgba = vec![0; count * 4];
+        decoder.read_image(&mut rgba).map_err(damaged)?;
+        pixels.reserve_exact(count * 3);
+        rgba.chunks_exact(4).for_each(|p| pixels.extend_from_slice(&p[..3]));
+    }
+    Ok(Stored { width, height, orientation })
+}
+
+/// The `image` crate wraps the reason in a sentence about the format, which is said already.
+fn damaged(error: ImageError) -> String {
+    let reason = error.source().map_or_else(|| error.to_string(), |source| source.to_string());
+    format!("damaged WebP: {}", one_line(&reason))
+}
