@@ -8,6 +8,9 @@ use std::path::Path;
 /// Bytes gathered before they go to the operating system; large, because arrays are written in short pieces.
 const BUFFER: usize = 1 << 18;
 
+/// How the names of files begin that are not complete yet.
+pub const TEMPORARY: &str = ".writing-";
+
 /// What a file is written through: buffered; seeking writes the buffer out.
 pub trait WriteSeek: Write + Seek {}
 
@@ -34,7 +37,7 @@ fn replace(path: &Path, write: impl FnOnce(&mut dyn WriteSeek) -> std::io::Resul
         _ => Path::new("."),
     };
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
+    builder.prefix(TEMPORARY);
     #[cfg(unix)]
     let builder = {
         use std::os::unix::fs::PermissionsExt;

@@ -1,8 +1,7 @@
 //! Commands and options, and how they become a configuration.
 
+pub use super::pack::{PackArgs, VerifyArgs};
 use crate::config::{Config, Device, Overrides, presets};
-use crate::data::Encoding;
-use crate::data::source::{Cifar100Labels, SourceOptions, Split};
 use crate::nn::Backbone;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -142,67 +141,8 @@ pub struct EmbedArgs {
     pub common: InferenceArgs,
 }
 
-/// Options of `pack`.
-#[derive(Clone, Debug, Args)]
-#[command(
-    after_help = "The file is complete when it is there: until then it has another name. Images that cannot be used are \
-listed in OUT.quarantine.jsonl.\nExit codes: 0 done, 1 failed, 2 bad usage, 130 stopped by Ctrl-C."
-)]
-pub struct PackArgs {
-    /// Images, as for `train --data`; several are joined.
-    #[arg(value_name = "SRC", required = true)]
-    pub sources: Vec<String>,
-    /// File to write, such as images.pack.
-    #[arg(value_name = "OUT")]
-    pub out: PathBuf,
-    /// How images are kept: `raw` decoded, fastest to read; `jpeg` as the JPEG files they were (others raw).
-    #[arg(long, value_name = "KIND", default_value = "raw")]
-    pub payload: Encoding,
-    /// Shrink larger images until their short side has so many pixels; JPEGs are then written anew, quality 95.
-    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(1..=65535))]
-    pub resize_short: Option<u32>,
-    /// Share of lost images, such as 1%, above which nothing is packed [default: 50%].
-    #[arg(long, value_name = "SHARE", value_parser = share)]
-    pub max_bad: Option<f64>,
-    /// Replace OUT if it exists.
-    #[arg(long)]
-    pub force: bool,
-    /// Which part of a data set that has parts [default: all].
-    #[arg(long)]
-    pub split: Option<Split>,
-    /// The class labels of CIFAR-100 [default: coarse].
-    #[arg(long, value_name = "KIND")]
-    pub cifar100_labels: Option<Cifar100Labels>,
-    /// Worker threads; the file does not depend on it [default: all cores].
-    #[arg(long, value_name = "N")]
-    pub threads: Option<u32>,
-}
-
-/// Options of `verify`.
-#[derive(Clone, Debug, Args)]
-#[command(after_help = "Exit codes: 0 every byte is right, 1 damaged or no packed file, 2 bad usage.")]
-pub struct VerifyArgs {
-    /// A packed file.
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// Worker threads [default: all cores].
-    #[arg(long, value_name = "N")]
-    pub threads: Option<u32>,
-}
-
-impl PackArgs {
-    /// How to read the sources.
-    pub fn source_options(&self) -> SourceOptions {
-        SourceOptions {
-            split: self.split.unwrap_or_default(),
-            cifar100_labels: self.cifar100_labels.unwrap_or_default(),
-            ..SourceOptions::default()
-        }
-    }
-}
-
 /// A share: `1%` or `0.01`.
-fn share(text: &str) -> Result<f64, String> {
+pub(super) fn share(text: &str) -> Result<f64, String> {
     let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |percent| (percent, 100.0));
     let share = number.trim().parse::<f64>().map(|number| number / unit).ok();
     share.filter(|share| (0.0..=1.0).contains(share)).ok_or("expected a share, such as 1% or 0.01".into())
@@ -287,8 +227,12 @@ fn sources(data: &[String]) -> Option<Value> {
 
 /// `--classes`, if given; an empty one takes back what was chosen before.
 fn classes(names: Option<&[String]>) -> Option<Value> {
-    let names = names?.iter().map(|name| name.trim()).filter(|name| !name.is_empty());
-    Some(Value::from(names.map(Value::from).collect::<Vec<_>>()))
+    Some(Value::from(chosen(names?)))
+}
+
+/// The names in a list that was split at its commas.
+pub(super) fn chosen(names: &[String]) -> Vec<String> {
+    names.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
 /// The keys that were given.

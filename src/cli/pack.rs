@@ -3,13 +3,79 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::args::{PackArgs, VerifyArgs};
+use clap::Args;
+
+use super::args::{chosen, share};
 use super::data::{self, Progress};
 use super::{interrupt, print};
 use crate::config::Config;
-use crate::data::{Encoding, GatherOptions, packed, source};
+use crate::data::source::{Cifar100Labels, Split};
+use crate::data::{Encoding, GatherOptions, SourceOptions, packed, source};
 use crate::log::say;
 use crate::{Error, Result, run};
+
+/// Options of `pack`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "The file is complete when it is there: until then it has another name. Images that cannot be used are \
+listed in OUT.quarantine.jsonl.\nExit codes: 0 done, 1 failed, 2 bad usage, 130 stopped by Ctrl-C."
+)]
+pub struct PackArgs {
+    /// Images, as for `train --data`; several are joined.
+    #[arg(value_name = "SRC", required = true)]
+    pub sources: Vec<String>,
+    /// File to write, such as images.pack.
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+    /// How images are kept: `raw` decoded, fastest to read; `jpeg` as the JPEG files they were (others raw).
+    #[arg(long, value_name = "KIND", default_value = "raw")]
+    pub payload: Encoding,
+    /// Shrink larger images until their short side has so many pixels; JPEGs are then written anew, quality 95.
+    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(1..=65535))]
+    pub resize_short: Option<u32>,
+    /// Share of lost images, such as 1%, above which nothing is packed [default: 50%].
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub max_bad: Option<f64>,
+    /// Replace OUT if it exists.
+    #[arg(long)]
+    pub force: bool,
+    /// Take these classes only: names with commas between, @FILE with a name a line, or `imagenet-10`.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', num_args = 1)]
+    pub classes: Vec<String>,
+    /// Which part of a data set that has parts [default: all].
+    #[arg(long)]
+    pub split: Option<Split>,
+    /// The class labels of CIFAR-100 [default: coarse].
+    #[arg(long, value_name = "KIND")]
+    pub cifar100_labels: Option<Cifar100Labels>,
+    /// Worker threads; the file does not depend on it [default: all cores].
+    #[arg(long, value_name = "N")]
+    pub threads: Option<u32>,
+}
+
+/// Options of `verify`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Exit codes: 0 every byte is right, 1 damaged or no packed file, 2 bad usage.")]
+pub struct VerifyArgs {
+    /// A packed file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Worker threads [default: all cores].
+    #[arg(long, value_name = "N")]
+    pub threads: Option<u32>,
+}
+
+impl PackArgs {
+    /// How to read the sources.
+    pub fn source_options(&self) -> SourceOptions {
+        SourceOptions {
+            split: self.split.unwrap_or_default(),
+            cifar100_labels: self.cifar100_labels.unwrap_or_default(),
+            classes: chosen(&self.classes),
+            ..SourceOptions::default()
+        }
+    }
+}
 
 /// Runs `pack`.
 pub fn pack(args: &PackArgs) -> Result<()> {

@@ -16,7 +16,7 @@ use super::dataset::Dataset;
 use super::gather::GatherOptions;
 use super::packed;
 use super::source::Source;
-use crate::atomic_file::write_atomically;
+use crate::atomic_file::{TEMPORARY, write_atomically};
 use crate::{Error, Result};
 
 /// Environment variable that names the folder of copies.
@@ -24,6 +24,9 @@ pub const CACHE_VARIABLE: &str = "DISENTANGLE_CACHE";
 
 /// Files whose times are this young may change again without showing it.
 const SETTLED: Duration = Duration::from_secs(2);
+
+/// A file being written is written to more often than this.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Images decoded to estimate the size of all.
 const PROBES: usize = 64;
@@ -65,6 +68,20 @@ impl Cache {
         Ok(self.folder.join(format!("{:032x}.pack", hash.digest128())))
     }
 
+    /// Removes what packing left that was killed: files with a temporary name that nobody has written to for long.
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        for entry in entries.flatten() {
+            let temporary = entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes());
+            let modified = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+            let age = modified.and_then(|modified| SystemTime::now().duration_since(modified).ok());
+            if temporary && age.is_some_and(|age| age > ABANDONED) {
+                // If it cannot be removed it is no worse than before.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// A hash of the content of `files`, in order; remembered for as long as they look the same.
     fn content(&self, files: &[PathBuf]) -> Result<u128> {
         let (looks, settled) = looks(files)?;
@@ -102,6 +119,7 @@ impl Cache {
             return Ok(dataset);
         }
         fs::create_dir_all(&self.folder).map_err(Error::io("create the folder", &self.folder))?;
+        self.sweep();
         packed::pack(source, options, path, progress)?;
         Dataset::open(path)
     }

@@ -100,7 +100,7 @@ fn damage_is_found_by_verify_and_never_trained_on() {
     }
     folder.refused(&format!("{TRAIN} --data cut.pack --out a"), 1, &["cut.pack", "bytes long"]);
     folder.refused("verify nowhere.pack", 1, &["nowhere.pack"]);
-    folder.refused(&format!("{TRAIN} --data good.pack --set split=test --out a"), 2, &["has no parts"]);
+    folder.refused(&format!("{TRAIN} --data good.pack --set split=test --out a"), 2, &["has no train and test parts"]);
 }
 
 #[test]

@@ -89,6 +89,23 @@ fn a_damaged_copy_is_made_again() {
 }
 
 #[test]
+fn what_a_killed_run_left_is_swept() {
+    let (folder, home) = (pictures(), tempfile::tempdir().unwrap());
+    let names = [".writing-old", "kept"].map(|name| home.path().join(name));
+    names.iter().for_each(|name| std::fs::write(name, "half of something").unwrap());
+    std::fs::write(home.path().join(".writing-now"), "").unwrap();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+    names
+        .iter()
+        .for_each(|name| std::fs::File::options().write(true).open(name).unwrap().set_modified(long_ago).unwrap());
+    open(&Cache::at(home.path()), folder.path()).unwrap();
+    assert_eq!(
+        [".writing-old", "kept", ".writing-now"].map(|name| home.path().join(name).exists()),
+        [false, true, true]
+    );
+}
+
+#[test]
 fn a_folder_that_cannot_be_made_is_an_error_with_its_name() {
     let (folder, home) = (pictures(), tempfile::tempdir().unwrap());
     let file = home.path().join("file");
