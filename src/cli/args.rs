@@ -1,6 +1,7 @@
 //! Commands and options, and how they become a configuration.
 
 use crate::config::{Config, Device, Overrides, presets};
+use crate::download::Published;
 use crate::nn::Backbone;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -36,6 +37,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Write representations, clusters and labels of images as NumPy arrays and a table.
     Embed(EmbedArgs),
+    /// Fetch the archive of a published data set, checked and resumable.
+    Download(DownloadArgs),
     /// Show version, machine, devices and presets.
     Info,
 }
@@ -127,6 +130,25 @@ pub struct EmbedArgs {
     /// What `eval` and `embed` share.
     #[command(flatten)]
     pub common: InferenceArgs,
+}
+
+/// Options of `download`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "The archive stays packed: train on it with --data. A download that was stopped goes on where it \
+stopped; the file gets its name only when its size and MD5 are the published ones. Proxies are taken from https_proxy \
+and its kin.\nExit codes: 0 done, 1 failed, 2 bad usage."
+)]
+pub struct DownloadArgs {
+    /// The data set.
+    #[arg(value_name = "DATA_SET")]
+    pub data_set: Published,
+    /// Folder for the archive; made if missing.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Get it from here: the http:// or https:// address of a folder that holds the archive under its official name.
+    #[arg(long, value_name = "URL")]
+    pub mirror: Option<String>,
 }
 
 /// Options of every command that uses a trained model.

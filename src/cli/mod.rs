@@ -2,6 +2,7 @@
 
 pub mod args;
 mod data;
+mod download;
 mod dry_run;
 mod embed;
 mod eval;
@@ -32,6 +33,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         }),
         Command::Eval(args) => eval::run(&args).map(|()| 0),
         Command::Embed(args) => embed::run(&args).map(|()| 0),
+        Command::Download(args) => download::run(&args).map(|()| 0),
         Command::Info => {
             print(&info::info());
             Ok(0)
