@@ -11,7 +11,9 @@ const EXAMPLES: &str = "\
 Examples:
   disentangle train                                       the built-in shapes: nothing to download
   disentangle train --data photos/ --epochs 50            your own images: a folder or a .tar
-  disentangle train --data cifar-10-binary.tar.gz --preset cifar10 --dry-run
+  disentangle inspect photos/ --grid grid.png --views views.png
+  disentangle download cifar10 --to data
+  disentangle train --data data/cifar-10-binary.tar.gz --preset cifar10 --dry-run
   disentangle train --out runs/shapes --resume            go on where a run stopped
   disentangle eval runs/shapes                            scores of its newest checkpoint
   disentangle embed runs/shapes/checkpoint-epoch0020.safetensors --data photos/ --out embeddings
@@ -37,6 +39,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Write representations, clusters and labels of images as NumPy arrays and a table.
     Embed(EmbedArgs),
+    /// Show what a data set holds: counts, sizes, duplicates, bad files; draw it, and its augmented views.
+    Inspect(InspectArgs),
     /// Fetch the archive of a published data set, checked and resumable.
     Download(DownloadArgs),
     /// Show version, machine, devices and presets.
@@ -132,6 +136,54 @@ pub struct EmbedArgs {
     pub common: InferenceArgs,
 }
 
+/// Options of `inspect`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Every image is decoded once. The report goes to stdout; pictures replace files of the same name. The \
+views are those of epoch 0 of a training run with the same options.\nExit codes: 0 done, 1 failed, 2 bad usage."
+)]
+pub struct InspectArgs {
+    /// Images, as for `train --data`; several are joined.
+    #[arg(value_name = "SRC", required = true)]
+    pub data: Vec<String>,
+    /// Print one JSON object on stdout, with all names, instead of the text.
+    #[arg(long)]
+    pub json: bool,
+    /// Draw a contact sheet: a row a class, or evenly chosen images where there are no classes.
+    #[arg(long, value_name = "PNG")]
+    pub grid: Option<PathBuf>,
+    /// Images in a row of the contact sheet.
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub columns: u32,
+    /// Rows of the contact sheet at most.
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rows: u32,
+    /// Draw some images beside the two augmented views of them that the network will see.
+    #[arg(long, value_name = "PNG")]
+    pub views: Option<PathBuf>,
+    /// How many images.
+    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub samples: u32,
+    /// Preset whose augmentation and size to use, as for `train`.
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// TOML file of configuration keys, such as the config.toml of a run.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Side of the views in pixels, 8 to 2048 [default: the preset's].
+    #[arg(long, value_name = "PX")]
+    pub image_size: Option<u32>,
+    /// Seed of the augmentation [default: 42].
+    #[arg(long, value_name = "S", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..))]
+    pub seed: Option<i64>,
+    /// Worker threads; results do not depend on it [default: all cores].
+    #[arg(long, value_name = "N")]
+    pub threads: Option<u32>,
+    /// Set any configuration key, such as split=train or augment.blur=0.5; repeatable.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
 /// Options of `download`.
 #[derive(Clone, Debug, Args)]
 #[command(
@@ -201,6 +253,20 @@ impl EmbedArgs {
     /// What the options change in the model's configuration: see [`Overrides::resolve_over`].
     pub fn overrides(&self) -> Overrides {
         self.common.overrides(&self.data)
+    }
+}
+
+impl InspectArgs {
+    /// What the options change in the configuration: see [`Overrides::resolve`].
+    pub fn overrides(&self) -> Overrides {
+        let given = [
+            ("preset", self.preset.clone().map(Value::from)),
+            ("data", sources(&self.data)),
+            ("image_size", self.image_size.map(Value::from)),
+            ("seed", self.seed.map(Value::from)),
+            ("threads", self.threads.map(Value::from)),
+        ];
+        Overrides { file: self.config.clone(), options: present(given), set: self.set.clone() }
     }
 }
 

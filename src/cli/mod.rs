@@ -7,6 +7,7 @@ mod dry_run;
 mod embed;
 mod eval;
 pub mod info;
+mod inspect;
 mod train;
 
 use std::io::Write;
@@ -33,6 +34,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         }),
         Command::Eval(args) => eval::run(&args).map(|()| 0),
         Command::Embed(args) => embed::run(&args).map(|()| 0),
+        Command::Inspect(args) => inspect::run(&args).map(|()| 0),
         Command::Download(args) => download::run(&args).map(|()| 0),
         Command::Info => {
             print(&info::info());

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod inference;
+mod inspect;
 mod resume;
 mod train;
 
