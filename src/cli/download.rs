@@ -20,9 +20,13 @@ pub fn run(args: &DownloadArgs) -> Result<()> {
     let by_hand = args.to.join(&file.name);
     let (path, how) = fetched.map_err(|error| match error {
         Error::Network { url, problem } => {
+            let kept = match std::fs::metadata(args.to.join(format!("{}.part", file.name))) {
+                Ok(part) => format!(" (it goes on from {:.1} MB)", part.len() as f64 / 1e6),
+                Err(_) => String::new(),
+            };
             let problem = format!(
-                "{problem}; try again (what has come is kept), give another address with --mirror URL, or get the file \
-                 by other means and train with --data {}",
+                "{problem}; try again{kept}, give another address with --mirror URL, or get the file by other means and \
+                 train with --data {}",
                 by_hand.display()
             );
             Error::Network { url, problem }

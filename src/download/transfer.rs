@@ -216,6 +216,8 @@ fn unreachable(error: ureq::Error) -> Failure {
     let problem = reason(&error);
     match error {
         ureq::Error::TooManyRedirects => Failure::Final("it is redirected in circles".into()),
+        // TLS: a certificate that nobody trusts now will not be trusted in a minute.
+        ureq::Error::Io(e) if e.kind() == ErrorKind::InvalidData => Failure::Final(problem),
         ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => {
             Failure::Passing(problem)
         }
