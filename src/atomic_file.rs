@@ -56,7 +56,7 @@ fn replace(path: &Path, write: impl FnOnce(&mut dyn WriteSeek) -> std::io::Resul
 }
 
 /// Makes the folder's entries durable. Only Unix can open a folder as a file; elsewhere the rename must do.
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 

@@ -37,6 +37,14 @@ pub enum Error {
     /// The user asked for something that does not exist or does not fit: exit code 2.
     #[error("{0}")]
     Usage(String),
+    /// A file could not be had from a server.
+    #[error("{url}: {problem}")]
+    Network {
+        /// The address.
+        url: String,
+        /// What went wrong, and what to do where that is known.
+        problem: String,
+    },
     /// Training produced a number that is not finite.
     #[error("{0}")]
     NonFinite(String),

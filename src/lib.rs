@@ -12,6 +12,8 @@
 //! | what a device must do, and how the CPU does it | [`backend`] |
 //! | what is recorded and walked back | [`autograd`] |
 //! | from files to two views of a batch | [`data`] |
+//! | what a data set holds, in numbers and pictures | [`inspect`] |
+//! | fetching published data sets | [`download`] |
 //! | k-means, NMI, ARI, ACC, embeddings | [`eval`] |
 //! | what a run leaves behind | [`run`], [`checkpoint`], [`log`] |
 //!
@@ -41,8 +43,10 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod download;
 pub mod error;
 pub mod eval;
+pub mod inspect;
 pub mod log;
 pub mod loss;
 pub mod model;

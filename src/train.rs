@@ -61,7 +61,7 @@ pub fn train<B: Backend>(
     run: &mut Run,
     interrupted: &AtomicBool,
 ) -> Result<Outcome> {
-    let config = trainer.loader_config();
+    let config = LoaderConfig::new(&trainer.config, trainer.position);
     let slots = config.plain_slots();
     let mut loader = Loader::start(Arc::clone(dataset), config, slots)?;
     let mut clock = Instant::now();
@@ -170,17 +170,6 @@ impl<B: Backend> Trainer<B> {
         if let Ok(before) = std::time::Duration::try_from_secs_f64(seconds) {
             let now = Instant::now();
             self.started = now.checked_sub(before).unwrap_or(now);
-        }
-    }
-
-    fn loader_config(&self) -> LoaderConfig {
-        LoaderConfig {
-            seed: self.config.seed,
-            batch_size: self.config.batch_size,
-            image_size: self.config.image_size,
-            augment: self.config.augment.clone(),
-            start: self.position,
-            epochs: self.config.epochs as u64,
         }
     }
 }

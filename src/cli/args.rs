@@ -1,5 +1,7 @@
 //! Commands and options, and how they become a configuration.
 
+pub use super::download::DownloadArgs;
+pub use super::inspect::InspectArgs;
 pub use super::pack::{PackArgs, VerifyArgs};
 use crate::config::{Config, Device, Overrides, presets};
 use crate::nn::Backbone;
@@ -11,7 +13,9 @@ const EXAMPLES: &str = "\
 Examples:
   disentangle train                                       the built-in shapes: nothing to download
   disentangle train --data photos/ --epochs 50            your own images: a folder or a .tar
-  disentangle train --data cifar-10-binary.tar.gz --preset cifar10 --dry-run
+  disentangle inspect photos/ --grid grid.png --views views.png
+  disentangle download cifar10 --to data
+  disentangle train --data data/cifar-10-binary.tar.gz --preset cifar10 --dry-run
   disentangle train --out runs/shapes --resume            go on where a run stopped
   disentangle pack photos/ photos.pack                    one file, read in place: train --data photos.pack
   disentangle eval runs/shapes                            scores of its newest checkpoint
@@ -42,6 +46,10 @@ pub enum Command {
     Pack(PackArgs),
     /// Check every byte of a packed file.
     Verify(VerifyArgs),
+    /// Show what a data set holds: counts, sizes, duplicates, bad files; draw it, and its augmented views.
+    Inspect(InspectArgs),
+    /// Fetch the archive of a published data set, checked and resumable.
+    Download(DownloadArgs),
     /// Show version, machine, devices and presets.
     Info,
 }
@@ -221,12 +229,12 @@ impl InferenceArgs {
 }
 
 /// `--data`, if given.
-fn sources(data: &[String]) -> Option<Value> {
+pub(super) fn sources(data: &[String]) -> Option<Value> {
     (!data.is_empty()).then(|| Value::from(data.to_vec()))
 }
 
 /// `--classes`, if given; an empty one takes back what was chosen before.
-fn classes(names: Option<&[String]>) -> Option<Value> {
+pub(super) fn classes(names: Option<&[String]>) -> Option<Value> {
     Some(Value::from(chosen(names?)))
 }
 
@@ -236,7 +244,7 @@ pub(super) fn chosen(names: &[String]) -> Vec<String> {
 }
 
 /// The keys that were given.
-fn present<const N: usize>(given: [(&'static str, Option<Value>); N]) -> Vec<(&'static str, Value)> {
+pub(super) fn present<const N: usize>(given: [(&'static str, Option<Value>); N]) -> Vec<(&'static str, Value)> {
     given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 

@@ -110,6 +110,11 @@ impl Progress {
     pub fn callback(&self) -> impl Fn(usize, usize) + Sync + '_ {
         |done, _| self.0.set_position(done as u64)
     }
+
+    /// One more.
+    pub fn step(&self) {
+        self.0.inc(1);
+    }
 }
 
 impl Drop for Progress {

@@ -2,10 +2,12 @@
 
 pub mod args;
 mod data;
+mod download;
 mod dry_run;
 mod embed;
 mod eval;
 pub mod info;
+mod inspect;
 mod interrupt;
 mod pack;
 mod train;
@@ -36,6 +38,8 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Embed(args) => embed::run(&args).map(|()| 0),
         Command::Pack(args) => pack::pack(&args).map(|()| 0),
         Command::Verify(args) => pack::verify(&args).map(|()| 0),
+        Command::Inspect(args) => inspect::run(&args).map(|()| 0),
+        Command::Download(args) => download::run(&args).map(|()| 0),
         Command::Info => {
             print(&info::info());
             Ok(0)

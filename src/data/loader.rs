@@ -20,6 +20,7 @@ use rayon::prelude::*;
 use super::Dataset;
 use super::augment::{AugmentConfig, Scratch, Size, render};
 use super::sampler::Permutation;
+use crate::config::Config;
 use crate::rng::{Purpose, stream};
 use crate::{Error, Result};
 
@@ -58,6 +59,18 @@ pub struct LoaderConfig {
 }
 
 impl LoaderConfig {
+    /// The rest, from `start` on, of the run that `config` asks for.
+    pub fn new(config: &Config, start: Position) -> LoaderConfig {
+        LoaderConfig {
+            seed: config.seed,
+            batch_size: config.batch_size,
+            image_size: config.image_size,
+            augment: config.augment.clone(),
+            start,
+            epochs: config.epochs as u64,
+        }
+    }
+
     /// Bytes of a batch's views: 2 x N x S x S x 3.
     pub fn slot_bytes(&self) -> usize {
         2 * self.batch_size * self.image_size * self.image_size * 3

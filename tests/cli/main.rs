@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod inference;
+mod inspect;
 mod pack;
 mod resume;
 mod train;
@@ -19,7 +20,7 @@ const TINY: &str = "train --data shapes:64 --set base_width=4 --image-size 32 --
 /// No command here takes longer, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A folder to run commands in, removed with all they wrote.
+/// A folder to run commands in, removed with all they wrote; `work` in it is where they run, `cache` is for packed copies.
 struct Folder(tempfile::TempDir);
 
 /// What a command left behind.
@@ -32,18 +33,20 @@ struct Said {
 
 impl Folder {
     fn new() -> Folder {
-        Folder(tempfile::tempdir().unwrap())
+        let folder = Folder(tempfile::tempdir().unwrap());
+        std::fs::create_dir(folder.path("")).unwrap();
+        folder
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.0.path().join("work").join(name)
     }
 
     /// Runs `disentangle` with `words`, which are separated by spaces.
     fn run(&self, words: &str) -> Said {
         let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_disentangle"));
-        let command = command.current_dir(self.0.path()).args(words.split_whitespace()).timeout(PATIENCE);
-        let command = command.env("DISENTANGLE_CACHE", self.path("cache"));
+        let command = command.current_dir(self.path("")).args(words.split_whitespace()).timeout(PATIENCE);
+        let command = command.env("DISENTANGLE_CACHE", self.path("../cache"));
         let Output { status, stdout, stderr } = command.output().unwrap();
         let [out, err] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
         assert!(!err.contains("panicked"), "{words}: {err}");

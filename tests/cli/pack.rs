@@ -46,7 +46,7 @@ fn train_packs_once_and_says_so() {
 fn without_a_place_for_copies_images_are_held_in_memory() {
     let folder = Folder::new();
     folder.pictures("photos", 20);
-    folder.write("cache", "a file where the folder should be");
+    folder.write("../cache", "a file where the folder should be");
     let said = folder.run(&format!("{TRAIN} --data photos --out a"));
     assert!(said.code == 0 && said.err.contains("holding the images in memory"), "{}", said.err);
 }
