@@ -194,7 +194,7 @@ fn text(report: &Report) -> String {
     );
     if !report.kinds.is_empty() {
         let counts: Vec<String> = report.kinds.iter().map(|(kind, n)| format!("{n} {kind} bit")).collect();
-        line("names", counts.join(", "));
+        line("stored as", counts.join(", "));
     }
     let three = |values: [f64; 3]| values.map(|value| format!("{value:.4}")).join(" ");
     line("mean RGB", format!("{}  (0 to 1, over all pixels)", three(report.mean)));

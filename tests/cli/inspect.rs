@@ -84,7 +84,7 @@ fn the_report_in_words() {
         "classes     cats 3, dogs 3\n",
         "sizes       width 10 to 20, median 20; height 10 to 30, median 30; 2 sizes, most often",
         "colour      3 in colour, 3 grey\n",
-        "names       6 .png\n",
+        "stored as   6 PNG RGB 8 bit\n",
         "duplicates  3 images repeat another one's pixels (2 groups, 1 of them in different classes)\n",
         "  cats/a.png = cats/b.png = dogs/d.png\n",
         "bad         3\n  2 x the file is empty: dogs/empty.png, dogs/void.png\n",
