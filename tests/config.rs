@@ -107,6 +107,11 @@ fn set_takes_toml_bare_words_and_last_parts_of_keys() {
     let config = config.unwrap();
     assert_eq!((config.augment.jitter_strength, config.augment.blur), (1.0, 0.5));
     assert_eq!((config.backbone, config.eval.clusters, config.out.as_str()), (Backbone::ResNet50, Some(7), "my run"));
+    let classes = |file: &str, set: &[&str]| resolve(file, set).unwrap().classes;
+    assert_eq!(classes("classes = ['tench, Tinca tinca']", &["seed=1"]), ["tench, Tinca tinca"]);
+    assert_eq!(classes("classes = 'imagenet-10'", &["seed=1"]), ["imagenet-10"]);
+    assert_eq!(classes("classes = 'cat'", &["classes=dog, @more.txt"]), ["dog", "@more.txt"]);
+    assert!(classes("classes = 'cat'", &["classes=[]"]).is_empty());
     let config = resolve("backbone = 34", &["crop_scale=[0.2, 1]", "cache_mib=1e3", "seed=7"]).unwrap();
     assert_eq!((config.backbone, config.augment.crop_scale), (Backbone::ResNet34, [0.2, 1.0]));
     assert_eq!((config.cache_mib, config.seed, config.eval.seed), (1000, 7, 42));

@@ -26,6 +26,12 @@ fn layouts() {
         (&["test/dog/a.png", "train/cat/a.png", "train/dog/a.png"], &["cat", "dog"], &[Some(1), Some(0), Some(1)]),
         (&["test/a.png", "train/a.png"], &[], none),
         (&["set/train/cat/a.png", "set/train/dog/a.png"], &["cat", "dog"], &[Some(0), Some(1)]),
+        // Tiny ImageNet: its test part has no classes.
+        (
+            &["test/images/1.png", "train/n1/images/1.png", "train/n2/images/1.png"],
+            &["n1", "n2"],
+            &[None, Some(0), Some(1)],
+        ),
         // Not only splits: then `train` is a class, as of vehicles.
         (&["bus/a.png", "train/a.png"], &["bus", "train"], &[Some(0), Some(1)]),
     ];

@@ -14,8 +14,10 @@ use safetensors::SafeTensors;
 
 const FIXTURE: &[u8] = include_bytes!("../fixtures/pictures.safetensors");
 
-/// Each picture: name, file, height and width, pixels.
-fn pictures() -> Vec<(String, Vec<u8>, [usize; 2], Vec<u8>)> {
+/// Name, file, height and width, pixels.
+type Picture = (String, Vec<u8>, [usize; 2], Vec<u8>);
+
+fn pictures() -> Vec<Picture> {
     let tensors = SafeTensors::deserialize(FIXTURE).unwrap();
     let names: BTreeSet<String> =
         tensors.names().iter().map(|name| name.rsplit_once('/').unwrap().0.to_owned()).collect();

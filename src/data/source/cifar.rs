@@ -120,7 +120,7 @@ impl Cifar {
     /// If a batch cannot be read, or no record remains.
     pub fn open(files: &Files, layout: &Layout, options: &SourceOptions) -> Result<Cifar> {
         let variant = layout.variant;
-        options.split.refuse_unlabeled(variant.title())?;
+        options.split.refuse_unlabeled(files.root.display())?;
         let here = || files.entries.iter().filter(|entry| entry.folder() == layout.folder);
         let mut batches: Vec<(Part, &Entry)> =
             here().filter_map(|e| batch(e.file_name()).map(|(_, part)| (part, e))).collect();

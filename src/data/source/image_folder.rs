@@ -3,10 +3,12 @@
 //! Folders that hold everything (`eurosat/`) are passed through. Where the images part, each folder is a class, in the
 //! order of the names (as torchvision's `ImageFolder`); deeper folders belong to the class they are in. If the images do
 //! not part they are unlabelled, and so is an image that lies beside the class folders. If all folders are called
-//! `train`, `test` or the like, they are splits and the classes lie inside; a class of the same name in two splits is one.
+//! `train`, `test` or the like, they are splits and the classes lie inside; a class of the same name in two splits is one,
+//! and a split with nothing but a folder `images` is unlabelled. So ImageNet (`ILSVRC/Data/CLS-LOC/train/n01440764/`) and
+//! Tiny ImageNet (`train/n01443537/images/`) have the identifiers as classes. Empty folders are no classes, and are listed.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use super::decode::{HEAD_BYTES, ImageFormat};
@@ -165,11 +167,20 @@ fn places(entries: &[Entry]) -> Vec<Place> {
         level += 1;
     }
     let are_splits = folders.iter().all(|f| f.get(level).is_some_and(|folder| split_of(folder).is_some()));
+    let class = |folders: &[&str]| folders.get(level + usize::from(are_splits)).map(|class| class.to_string());
+    // A part with nothing but `images` in it has no classes (as the test part of Tiny ImageNet).
+    let mut labelled: HashSet<&str> = HashSet::new();
+    for folders in folders.iter().filter(|_| are_splits) {
+        if class(folders).is_some_and(|class| class != "images") {
+            labelled.insert(folders[level]);
+        }
+    }
+    let has_classes = |folders: &[&str]| !are_splits || labelled.contains(folders[level]);
     folders
         .iter()
         .map(|folders| Place {
             split: folders.get(level).and_then(|folder| split_of(folder)).filter(|_| are_splits),
-            class: folders.get(level + usize::from(are_splits)).map(|class| class.to_string()),
+            class: class(folders).filter(|_| has_classes(folders)),
         })
         .collect()
 }

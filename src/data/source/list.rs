@@ -82,11 +82,12 @@ impl List {
         let mut seen: HashMap<Vec<u8>, (u64, Option<u32>)> = HashMap::new();
         for line in lines {
             let name = printable(&line.path);
+            let shown = shortened(&name);
             let label = line.label.as_ref().and_then(|label| position.get(label)).copied();
             match seen.get(&line.path[..]) {
                 Some((first, known)) => list.excluded.push(match *known == label {
-                    true => Excluded::ignored(name, format!("line {}: listed in line {first} already", line.number)),
-                    false => Excluded::bad(name, format!("line {}: another label than in line {first}", line.number)),
+                    true => Excluded::ignored(shown, format!("line {}: listed in line {first} already", line.number)),
+                    false => Excluded::bad(shown, format!("line {}: another label than in line {first}", line.number)),
                 }),
                 None => {
                     match find(path, &line.path) {
@@ -95,7 +96,7 @@ impl List {
                             list.labels.push(label);
                         }
                         Err(reason) => {
-                            list.excluded.push(Excluded::bad(name, format!("line {}: {reason}", line.number)))
+                            list.excluded.push(Excluded::bad(shown, format!("line {}: {reason}", line.number)))
                         }
                     }
                     seen.insert(line.path.into_owned(), (line.number, label));
@@ -156,6 +157,14 @@ impl Source for List {
 
     fn kind(&self) -> &'static str {
         "list of files"
+    }
+}
+
+/// A name that is no path may be as long as the file.
+fn shortened(name: &str) -> String {
+    match name.char_indices().nth(200) {
+        Some((at, _)) => format!("{}...", &name[..at]),
+        None => name.to_owned(),
     }
 }
 
@@ -242,7 +251,7 @@ fn split(line: &[u8]) -> (&[u8], &[u8]) {
     }
     let separators = || line.iter().enumerate().filter(|(_, b)| matches!(b, b',' | b' ')).map(|(at, _)| at);
     let after_extension = separators().find(|&at| ends_like_an_image(line[..at].trim_ascii_end()));
-    match after_extension.or_else(|| separators().last()) {
+    match after_extension.or_else(|| separators().next_back()) {
         Some(at) => {
             // `a.jpg , cat` and `a.jpg   cat` alike.
             let (path, rest) = parted(at);

@@ -20,7 +20,7 @@
 mod archive;
 mod chosen;
 mod cifar;
-mod decode;
+pub mod decode;
 mod files;
 mod image_folder;
 mod joined;
@@ -154,7 +154,7 @@ const WHAT_TO_GIVE: &str = "a folder of images, a .tar or .tar.gz of one, CIFAR 
 /// [`Error::Usage`] if nothing is there or an option does not fit; [`Error::Format`] if what is there holds no images
 /// or is cut short; [`Error::Io`] if it cannot be read.
 pub fn open(location: &str, options: &SourceOptions) -> Result<Box<dyn Source>> {
-    selected::select(open_whole(location, options)?, &options.classes)
+    selected::select(open_whole(location, options)?, location, &options.classes)
 }
 
 /// Opens one location, or several and joins them: see [`open`]. Errors as there, and with [`Error::Usage`] without any.
@@ -165,7 +165,7 @@ pub fn open_all(locations: &[String], options: &SourceOptions) -> Result<Box<dyn
         several => {
             let open = |location: &String| Ok((location.clone(), open_whole(location, options)?));
             let joined = joined::Joined::new(several.iter().map(open).collect::<Result<_>>()?);
-            selected::select(Box::new(joined), &options.classes)
+            selected::select(Box::new(joined), &several.join(", "), &options.classes)
         }
     }
 }

@@ -18,18 +18,19 @@ struct Selected {
     factors: Vec<Factor>,
 }
 
-/// Narrows `source` to the classes that `written` stands for; nothing written is no narrowing. A class is meant by its name,
+/// Narrows `source`, opened from `location`, to the classes that `written` stands for; nothing written is no narrowing. A class is meant by its name,
 /// or, if that begins with a WordNet identifier (`n02056570_king_penguin`), by that.
 ///
 /// # Errors
 /// [`Error::Usage`] if a class is not there (with the nearest one), or the source is unlabelled.
-pub fn select(source: Box<dyn Source>, written: &[String]) -> Result<Box<dyn Source>> {
+pub fn select(source: Box<dyn Source>, location: &str, written: &[String]) -> Result<Box<dyn Source>> {
     let wanted = chosen::class_names(written)?;
     if wanted.is_empty() {
         return Ok(source);
     }
     if source.classes().is_empty() {
-        let problem = format!("classes = {wanted:?}: {} has no classes to choose from", source.describe());
+        let problem =
+            format!("classes = {written:?}: {location} has no classes to choose from ({})", source.describe());
         return Err(Error::Usage(problem));
     }
     let mut taken = vec![false; source.classes().len()];
@@ -43,7 +44,7 @@ pub fn select(source: Box<dyn Source>, written: &[String]) -> Result<Box<dyn Sou
         }
     }
     if let [first, others @ ..] = &missing[..] {
-        return Err(not_there(&*source, first, others));
+        return Err(not_there(&*source, location, first, others));
     }
     let new: Vec<Option<u32>> = taken
         .iter()
@@ -55,7 +56,7 @@ pub fn select(source: Box<dyn Source>, written: &[String]) -> Result<Box<dyn Sou
     let class_of = |i: usize| new.get(source.label(i)? as usize).copied().flatten();
     let kept: Vec<(usize, u32)> = (0..source.len()).filter_map(|i| Some((i, class_of(i)?))).collect();
     if kept.is_empty() {
-        return Err(Error::Usage(format!("classes = {wanted:?}: no images of them in {}", source.describe())));
+        return Err(Error::Usage(format!("classes = {written:?}: no images of them in {location}")));
     }
     let classes = source.classes().iter().zip(&taken).filter(|(_, taken)| **taken).map(|(c, _)| c.clone()).collect();
     let narrowed = |factor: &Factor| Factor {
@@ -67,7 +68,7 @@ pub fn select(source: Box<dyn Source>, written: &[String]) -> Result<Box<dyn Sou
     Ok(Box::new(Selected { source, kept, classes, factors }))
 }
 
-fn not_there(source: &dyn Source, name: &str, others: &[&str]) -> Error {
+fn not_there(source: &dyn Source, location: &str, name: &str, others: &[&str]) -> Error {
     let known = source.classes().iter().map(String::as_str).chain(chosen::built_in());
     let hint = did_you_mean(name, known);
     let hint = if hint.is_empty() {
@@ -81,7 +82,7 @@ fn not_there(source: &dyn Source, name: &str, others: &[&str]) -> Error {
         0 => String::new(),
         n => format!(" (and {} more)", counted(n, "class", "classes")),
     };
-    Error::Usage(format!("no class '{name}'{others} in {}{hint}", source.describe()))
+    Error::Usage(format!("no class '{name}'{others} in {location} ({}){hint}", source.describe()))
 }
 
 impl Source for Selected {

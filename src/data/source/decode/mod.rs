@@ -81,7 +81,7 @@ pub fn decode(bytes: &[u8]) -> Result<Image, String> {
     Image::new(width, height, pixels).map_err(|e| e.to_string())
 }
 
-/// [`decode`] into `pixels`, which takes the picture's length (height x width x 3, HWC) and is not allocated anew when it
+/// [`decode()`] into `pixels`, which takes the picture's length (height x width x 3, HWC) and is not allocated anew when it
 /// holds that much; gives width and height. Errors as there, and then `pixels` holds nothing of use.
 pub fn decode_into(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<(usize, usize), String> {
     let format = ImageFormat::of(bytes).ok_or_else(|| match bytes.len() {
@@ -107,13 +107,13 @@ struct Stored {
 }
 
 /// Applies the orientation; gives the final width and height.
-fn upright(stored: Stored, pixels: &mut Vec<u8>) -> (usize, usize) {
+fn upright(stored: Stored, pixels: &mut [u8]) -> (usize, usize) {
     let size = (stored.width as usize, stored.height as usize);
     if stored.orientation == Orientation::NoTransforms {
         return size;
     }
     // The one case with a second copy; cameras write it, data sets seldom hold it.
-    let Some(picture) = RgbImage::from_raw(stored.width, stored.height, pixels.clone()) else { return size };
+    let Some(picture) = RgbImage::from_raw(stored.width, stored.height, pixels.to_vec()) else { return size };
     let mut picture = DynamicImage::ImageRgb8(picture);
     picture.apply_orientation(stored.orientation);
     let picture = picture.into_rgb8();

@@ -25,6 +25,11 @@ pub fn decode_into(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, String>
     }
     let mut reader = decoder.read_info().map_err(damaged)?;
     let orientation = reader.info().exif_metadata.as_deref().and_then(Orientation::from_exif_chunk);
+    // The decoder panics on others.
+    if let Some(palette) = reader.info().palette.as_ref().filter(|p| p.len() % 3 != 0 || !(3..=768).contains(&p.len()))
+    {
+        return Err(format!("damaged PNG: a palette of {} bytes", palette.len()));
+    }
     let (colour, depth) = reader.output_color_type();
     if (colour, depth) == (ColorType::Rgb, BitDepth::Eight) {
         pixels.resize(count * 3, 0);

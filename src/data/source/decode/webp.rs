@@ -17,6 +17,9 @@ const ALWAYS_FINE: u64 = 1 << 21;
 
 /// As [`super::decode_into`], not yet turned.
 pub fn decode_into(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, String> {
+    if !is_whole(bytes) {
+        return Err("WebP cut short, or its lengths lie".into());
+    }
     let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(damaged)?;
     let (width, height) = decoder.dimensions();
     let small = u64::from(width) * u64::from(height) <= ALWAYS_FINE;
@@ -32,6 +35,22 @@ pub fn decode_into(bytes: &[u8], pixels: &mut Vec<u8>) -> Result<Stored, String>
         rgba.chunks_exact(4).for_each(|p| pixels.extend_from_slice(&p[..3]));
     }
     Ok(Stored { width, height, orientation })
+}
+
+/// Whether all chunks lie inside the file. (The decoder takes what is there.)
+fn is_whole(bytes: &[u8]) -> bool {
+    let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize);
+    let Some(end) = number(4).and_then(|size| size.checked_add(8)).filter(|&end| end <= bytes.len()) else {
+        return false;
+    };
+    let mut at = 12;
+    while at + 8 <= end {
+        match number(at + 4).and_then(|size| size.checked_add(at + 8)).filter(|&chunk_end| chunk_end <= end) {
+            Some(chunk_end) => at = chunk_end.next_multiple_of(2),
+            None => return false,
+        }
+    }
+    true
 }
 
 /// The `image` crate wraps the reason in a sentence about the format, which is said already.
