@@ -21,7 +21,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use disentangle::Error;
-use disentangle::data::{Dataset, DatasetOptions, ExclusionKind, SourceOptions, source};
+use disentangle::data::{Dataset, ExclusionKind, GatherOptions, SourceOptions, source};
 
 /// One malformed input.
 pub struct Case {
@@ -153,7 +153,9 @@ fn check(case: &Case) -> Result<Ended, String> {
     match loaded {
         Err(error) => refused(case, &error, &inputs::names_in(&root), &locations, &input.options),
         Ok(data) => {
-            if (0..data.len()).any(|i| data.image(i).is_ok_and(|image| inputs::is_secret(image.as_ref().pixels()))) {
+            if (0..data.len())
+                .any(|i| data.image(i, &mut Vec::new()).is_ok_and(|image| inputs::is_secret(image.pixels())))
+            {
                 return Err("read a file outside".into());
             }
             kept(case, &data)
@@ -162,7 +164,7 @@ fn check(case: &Case) -> Result<Ended, String> {
 }
 
 fn load(locations: &[String], options: &SourceOptions) -> Result<Dataset, Error> {
-    Dataset::load(source::open_all(locations, options)?, &DatasetOptions::default(), &|_, _| ())
+    Dataset::load(source::open_all(locations, options)?, &GatherOptions::default(), &|_, _| ())
 }
 
 /// Judges an error.
