@@ -34,10 +34,13 @@ pub(super) struct Blurrer {
     exact: Vec<f64>,
     padded: Vec<u8>,
     ring: Vec<u16>,
+    /// Where in the ring the rows at distance 0, 1, ... above and below the current one start.
+    slots: Vec<[usize; 2]>,
 }
 
 impl Blurrer {
     /// Blurs three planes of `width` columns in place.
+    #[inline(always)]
     pub(super) fn run(&mut self, blur: Blur, planes: [&mut [u8]; 3], width: usize) {
         self.prepare(blur);
         for plane in planes {
@@ -47,6 +50,7 @@ impl Blurrer {
 
     /// OpenCV's kernel: f64 weights, then each rounded with the error carried on from the rim inwards, and the centre
     /// what is missing to 256.
+    #[inline(always)]
     fn prepare(&mut self, Blur { kernel, sigma }: Blur) {
         let radius = kernel / 2;
         let scale = -0.125 / (sigma * sigma);
@@ -71,6 +75,7 @@ impl Blurrer {
     }
 
     /// Rows pass through a ring just ahead of the row that is written, so the plane needs no copy.
+    #[inline(always)]
     fn blur_plane(&mut self, plane: &mut [u8], width: usize) {
         let radius = self.weights.len() - 1;
         if radius == 0 {
@@ -89,13 +94,16 @@ impl Blurrer {
                 row_pass(&self.padded, &self.weights, &mut self.ring[slot..slot + width]);
                 passed += 1;
             }
-            let row = |offset: isize| &self.ring[reflect(y as isize + offset, height) % depth * width..][..width];
-            column_pass(row, &self.weights, &mut plane[y * width..(y + 1) * width]);
+            let slot = |distance: isize| reflect(y as isize + distance, height) % depth * width;
+            self.slots.clear();
+            self.slots.extend((0..=radius as isize).map(|distance| [slot(-distance), slot(distance)]));
+            column_pass(&self.ring, &self.slots, &self.weights, &mut plane[y * width..(y + 1) * width]);
         }
     }
 }
 
 /// `BORDER_REFLECT_101`: position -1 is 1, -2 is 2, ..., and likewise at the end; a single pixel repeats.
+#[inline(always)]
 fn reflect(position: isize, len: usize) -> usize {
     if len == 1 {
         return 0;
@@ -106,6 +114,7 @@ fn reflect(position: isize, len: usize) -> usize {
 }
 
 /// Copies a row between `radius` reflected pixels on either side.
+#[inline(always)]
 fn pad(row: &[u8], radius: usize, padded: &mut [u8]) {
     padded[radius..radius + row.len()].copy_from_slice(row);
     for i in 1..=radius {
@@ -115,6 +124,7 @@ fn pad(row: &[u8], radius: usize, padded: &mut [u8]) {
 }
 
 /// Row pass: sums of 256 x pixel, in 16 bits.
+#[inline(always)]
 fn row_pass(padded: &[u8], weights: &[u16], out: &mut [u16]) {
     let radius = weights.len() - 1;
     for (block, out) in out.chunks_mut(BLOCK).enumerate() {
@@ -132,16 +142,18 @@ fn row_pass(padded: &[u8], weights: &[u16], out: &mut [u16]) {
     }
 }
 
-/// Column pass: the weighted sum of rows, rounded half up to 8 bits.
-fn column_pass<'a>(row: impl Fn(isize) -> &'a [u16], weights: &[u16], out: &mut [u8]) {
+/// Column pass: the weighted sum of the ring's rows at `slots`, rounded half up to 8 bits.
+#[inline(always)]
+fn column_pass(ring: &[u16], slots: &[[usize; 2]], weights: &[u16], out: &mut [u8]) {
     for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-        let part = |offset: isize| &row(offset)[block * BLOCK..][..out.len()];
         let (mut high, mut low) = ([0u16; BLOCK], [0u16; BLOCK]);
-        for ((high, low), &value) in high.iter_mut().zip(&mut low).zip(part(0)) {
+        let centre = &ring[slots[0][0] + block * BLOCK..][..out.len()];
+        for ((high, low), &value) in high.iter_mut().zip(&mut low).zip(centre) {
             (*high, *low) = (weights[0].wrapping_mul(value >> 8), weights[0].wrapping_mul(value & 255));
         }
-        for (distance, &weight) in weights.iter().enumerate().skip(1) {
-            let (above, below) = (part(-(distance as isize)), part(distance as isize));
+        for (&[above, below], &weight) in slots.iter().zip(weights).skip(1) {
+            let above = &ring[above + block * BLOCK..][..out.len()];
+            let below = &ring[below + block * BLOCK..][..out.len()];
             for (((high, low), &above), &below) in high.iter_mut().zip(&mut low).zip(above).zip(below) {
                 *high = high.wrapping_add(weight.wrapping_mul((above >> 8) + (below >> 8)));
                 *low = low.wrapping_add(weight.wrapping_mul((above & 255) + (below & 255)));
