@@ -84,19 +84,22 @@ impl Blurrer {
         let height = plane.len() / width;
         // Reflection stays within `radius` of the row unless the plane is lower than the kernel; then all rows are kept.
         let depth = height.min(2 * radius + 1);
-        self.padded.resize(width + 2 * radius, 0);
-        self.ring.resize(depth * width, 0);
+        let stride = width.next_multiple_of(BLOCK);
+        self.padded.resize(stride + 2 * radius, 0);
+        self.ring.resize(depth * stride, 0);
         let mut passed = 0;
         for y in 0..height {
             while passed < height.min(y + radius + 1) {
                 pad(&plane[passed * width..(passed + 1) * width], radius, &mut self.padded);
-                let slot = passed % depth * width;
-                row_pass(&self.padded, &self.weights, &mut self.ring[slot..slot + width]);
+                let slot = passed % depth * stride;
+                row_pass(&self.padded, &self.weights, &mut self.ring[slot..slot + stride]);
                 passed += 1;
             }
-            let slot = |distance: isize| reflect(y as isize + distance, height) % depth * width;
             self.slots.clear();
-            self.slots.extend((0..=radius as isize).map(|distance| [slot(-distance), slot(distance)]));
+            for distance in 0..=radius as isize {
+                let slot = |row: isize| reflect(row, height) % depth * stride;
+                self.slots.push([slot(y as isize - distance), slot(y as isize + distance)]);
+            }
             column_pass(&self.ring, &self.slots, &self.weights, &mut plane[y * width..(y + 1) * width]);
         }
     }
@@ -123,22 +126,23 @@ fn pad(row: &[u8], radius: usize, padded: &mut [u8]) {
     }
 }
 
-/// Row pass: sums of 256 x pixel, in 16 bits.
+/// Row pass: sums of 256 x pixel, in 16 bits; `out` is a whole number of blocks.
 #[inline(always)]
 fn row_pass(padded: &[u8], weights: &[u16], out: &mut [u16]) {
     let radius = weights.len() - 1;
-    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-        let near = &padded[block * BLOCK..];
+    for (block, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
         let mut sums = [0u16; BLOCK];
-        let centre = &near[radius..][..out.len()];
-        sums.iter_mut().zip(centre).for_each(|(sum, &value)| *sum = weights[0] * u16::from(value));
-        for (distance, &weight) in weights.iter().enumerate().skip(1) {
-            let (left, right) = (&near[radius - distance..][..out.len()], &near[radius + distance..][..out.len()]);
+        for (sum, &value) in sums.iter_mut().zip(&padded[block * BLOCK + radius..][..BLOCK]) {
+            *sum = weights[0] * u16::from(value);
+        }
+        for (distance, &weight) in (1..).zip(&weights[1..]) {
+            let left = &padded[block * BLOCK + radius - distance..][..BLOCK];
+            let right = &padded[block * BLOCK + radius + distance..][..BLOCK];
             for ((sum, &left), &right) in sums.iter_mut().zip(left).zip(right) {
                 *sum = sum.wrapping_add(weight.wrapping_mul(u16::from(left) + u16::from(right)));
             }
         }
-        out.copy_from_slice(&sums[..out.len()]);
+        *out = sums;
     }
 }
 
@@ -147,20 +151,25 @@ fn row_pass(padded: &[u8], weights: &[u16], out: &mut [u16]) {
 fn column_pass(ring: &[u16], slots: &[[usize; 2]], weights: &[u16], out: &mut [u8]) {
     for (block, out) in out.chunks_mut(BLOCK).enumerate() {
         let (mut high, mut low) = ([0u16; BLOCK], [0u16; BLOCK]);
-        let centre = &ring[slots[0][0] + block * BLOCK..][..out.len()];
+        let centre = &ring[slots[0][0] + block * BLOCK..][..BLOCK];
         for ((high, low), &value) in high.iter_mut().zip(&mut low).zip(centre) {
             (*high, *low) = (weights[0].wrapping_mul(value >> 8), weights[0].wrapping_mul(value & 255));
         }
-        for (&[above, below], &weight) in slots.iter().zip(weights).skip(1) {
-            let above = &ring[above + block * BLOCK..][..out.len()];
-            let below = &ring[below + block * BLOCK..][..out.len()];
+        for (&[above, below], &weight) in slots[1..].iter().zip(&weights[1..]) {
+            let above = &ring[above + block * BLOCK..][..BLOCK];
+            let below = &ring[below + block * BLOCK..][..BLOCK];
             for (((high, low), &above), &below) in high.iter_mut().zip(&mut low).zip(above).zip(below) {
                 *high = high.wrapping_add(weight.wrapping_mul((above >> 8) + (below >> 8)));
                 *low = low.wrapping_add(weight.wrapping_mul((above & 255) + (below & 255)));
             }
         }
-        for ((out, high), low) in out.iter_mut().zip(high).zip(low) {
-            *out = ((high + (low >> 8) + 128) >> 8) as u8;
+        let mut bytes = [0u8; BLOCK];
+        for ((byte, high), low) in bytes.iter_mut().zip(high).zip(low) {
+            *byte = ((high + (low >> 8) + 128) >> 8) as u8;
+        }
+        match out.first_chunk_mut() {
+            Some(whole) => *whole = bytes,
+            None => out.copy_from_slice(&bytes[..out.len()]),
         }
     }
 }

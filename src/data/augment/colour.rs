@@ -36,7 +36,7 @@ impl Chain {
         self.len += 1;
     }
 
-    /// All but contrast, whose level is not known beforehand.
+    /// Adds an adjustment; `mean` is the mean grey level of what contrast is to change.
     #[inline(always)]
     fn push_adjust(&mut self, adjust: Adjust, mean: f32) {
         self.push(match adjust {
@@ -58,22 +58,22 @@ pub(super) fn apply(
     packed: Option<&mut [u8]>,
     floor: impl Floor,
 ) {
-    let contrast = jitter.iter().position(|adjust| matches!(adjust, Some(Adjust::Contrast(_))));
     let mut chain = Chain::default();
-    let mut mean = 0.0;
-    if let Some(contrast) = contrast {
-        jitter[..contrast].iter().flatten().for_each(|&adjust| chain.push_adjust(adjust, 0.0));
-        mean = mean_luma(&chain, planes.each_mut().map(|plane| &mut **plane), floor);
-        chain = Chain::default();
+    for &adjust in jitter.iter().flatten() {
+        let mut mean = 0.0;
+        if let Adjust::Contrast(_) = adjust {
+            mean = mean_luma(&chain, planes.each_mut().map(|plane| &mut **plane), floor);
+            chain = Chain::default();
+        }
+        chain.push_adjust(adjust, mean);
     }
-    jitter[contrast.unwrap_or(0)..].iter().flatten().for_each(|&adjust| chain.push_adjust(adjust, mean));
     if grayscale {
         chain.push(Step::Grayscale);
     }
     finish(&chain, planes, packed, floor);
 }
 
-/// The first pass: applies `chain` and gives the mean grey level of the result, rounded half up.
+/// The pass before contrast: applies `chain` and gives the mean grey level of the result, rounded half up.
 #[inline(always)]
 fn mean_luma(chain: &Chain, planes: [&mut [u8]; 3], floor: impl Floor) -> f32 {
     let pixels = planes[0].len();

@@ -23,47 +23,39 @@ pub(super) fn rotate((red, green, blue): (f32, f32, f32), steps: f32, floor: imp
 /// Hue, saturation and value, each an integer in 0..=255 held in f32.
 #[inline(always)]
 fn to_hsv(red: f32, green: f32, blue: f32, floor: impl Floor) -> (f32, f32, f32) {
-    let value = larger(larger(red, green), blue);
-    let chroma = value - smaller(smaller(red, green), blue);
-    // Position on the circle in sextants: 0, 2 or 4 for the largest channel, plus the difference of the other two over
-    // the chroma. Pillow subtracts quotients of which one is always 1, and its rounding follows from that.
-    let (base, difference) = if red == value {
-        (0.0, green - blue)
+    let (lower, upper) = (smaller(red, green), larger(red, green));
+    let value = larger(upper, blue);
+    let middle = larger(lower, smaller(upper, blue));
+    let chroma = value - smaller(lower, blue);
+    // Position on the circle in sextants: 0, 2 or 4 for the largest channel, one on towards the middle one, and back by
+    // the middle one's share. Pillow subtracts quotients of which one is always 1, and its rounding follows from that.
+    let (base, forward) = if red == value {
+        (0.0, green >= blue)
     } else if green == value {
-        (2.0, blue - red)
+        (2.0, blue >= red)
     } else {
-        (4.0, red - green)
+        (4.0, red >= green)
     };
-    let divisor = if chroma > 0.0 { chroma } else { 1.0 };
-    let quotient = (chroma - difference.abs()) / divisor;
-    let position = if difference >= 0.0 { base + 1.0 - quotient } else { base - 1.0 + quotient };
+    let direction = if forward { 1.0 } else { -1.0 };
+    let position = (base + direction) - direction * ((value - middle) / larger(chroma, 1.0));
     let turn = position / 6.0;
     let turn = if turn < 0.0 { turn + 1.0 } else { turn };
     // A grey pixel's hue does not matter: with saturation 0 every hue gives the same grey.
-    let hue = floor.floor(turn * 255.0);
-    let largest = if value > 0.0 { value } else { 1.0 };
-    (hue, floor.floor(chroma / largest * 255.0), value)
+    (floor.floor(turn * 255.0), floor.floor(chroma / larger(value, 1.0) * 255.0), value)
 }
 
 /// The colour of an HSV triple of integers.
 ///
-/// With X = 2 hue, a sextant is 85 wide, and each channel is `value (1 - saturation w / 85)` where w climbs from 0 to 85
-/// with the distance of X from that channel's own third of the circle: Pillow's p, q and t in one formula.
+/// A sextant is 42.5 wide, and each channel is `value (1 - saturation w / (255 42.5))` where w climbs from 0 to 42.5 with
+/// the distance of the hue from that channel's own third of the circle: Pillow's p, q and t in one formula.
 #[inline(always)]
 fn from_hsv(hue: f32, saturation: f32, value: f32) -> (f32, f32, f32) {
-    let x = 2.0 * hue;
-    let red = 85.0 - cut((x - 255.0).abs() - 85.0);
-    let green = 85.0 - cut(170.0 - (x - 170.0).abs());
-    let blue = 85.0 - cut(170.0 - (x - 340.0).abs());
-    // Integers below 2^24 until the last product: exact. That product is never near enough to a half to round wrongly.
-    let channel = |w: f32| (value * (21675.0 - saturation * w) * (1.0 / 21675.0) + ROUNDER) - ROUNDER;
-    (channel(red), channel(green), channel(blue))
-}
-
-/// Cut to [0, 85].
-#[inline(always)]
-fn cut(x: f32) -> f32 {
-    smaller(larger(x, 0.0), 85.0)
+    let share = saturation * value * (1.0 / (255.0 * 42.5));
+    let channel = |distance: f32| value - share * smaller(larger(distance, 0.0), 42.5) + ROUNDER - ROUNDER;
+    let red = channel(85.0 - (hue - 127.5).abs());
+    let green = channel((hue - 85.0).abs() - 42.5);
+    let blue = channel((hue - 170.0).abs() - 42.5);
+    (red, green, blue)
 }
 
 /// The larger of two numbers, neither a NaN; `f32::max` has to ask.
