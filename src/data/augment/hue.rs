@@ -29,14 +29,14 @@ fn to_hsv(red: f32, green: f32, blue: f32, floor: impl Floor) -> (f32, f32, f32)
     let chroma = value - smaller(lower, blue);
     // Position on the circle in sextants: 0, 2 or 4 for the largest channel, one on towards the middle one, and back by
     // the middle one's share. Pillow subtracts quotients of which one is always 1, and its rounding follows from that.
-    let (base, forward) = if red == value {
-        (0.0, green >= blue)
+    let (base, ahead) = if red == value {
+        (0.0, green - blue)
     } else if green == value {
-        (2.0, blue >= red)
+        (2.0, blue - red)
     } else {
-        (4.0, red >= green)
+        (4.0, red - green)
     };
-    let direction = if forward { 1.0 } else { -1.0 };
+    let direction = 1f32.copysign(ahead);
     let position = (base + direction) - direction * ((value - middle) / larger(chroma, 1.0));
     let turn = position / 6.0;
     let turn = if turn < 0.0 { turn + 1.0 } else { turn };

@@ -43,13 +43,14 @@ impl Tile {
     #[inline(always)]
     fn read(&mut self, rows: [&[u8]; ROWS]) {
         let len = rows[0].len();
-        let rows = rows.map(|row| &row[..len]);
         self.columns.resize(len.next_multiple_of(WORD), [0; ROWS]);
         let (fours, last) = self.columns.split_at_mut(len / WORD * WORD);
-        for (at, columns) in fours.as_chunks_mut::<WORD>().0.iter_mut().enumerate() {
+        let fours = fours.as_chunks_mut::<WORD>().0;
+        let sources = rows.map(|row| &row.as_chunks::<WORD>().0[..fours.len()]);
+        for (at, columns) in fours.iter_mut().enumerate() {
             let mut words = [0; ROWS];
-            for (word, row) in words.iter_mut().zip(rows) {
-                *word = u32::from_le_bytes(row.as_chunks::<WORD>().0[at]);
+            for (word, source) in words.iter_mut().zip(sources) {
+                *word = u32::from_le_bytes(source[at]);
             }
             for (byte, column) in columns.iter_mut().enumerate() {
                 for (value, word) in column.iter_mut().zip(words) {
