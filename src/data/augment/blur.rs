@@ -34,7 +34,9 @@ pub(super) struct Blurrer {
     exact: Vec<f64>,
     padded: Vec<u8>,
     ring: Vec<u16>,
-    /// Where in the ring the rows at distance 0, 1, ... above and below the current one start.
+    /// Where in the ring each row of the plane starts.
+    starts: Vec<usize>,
+    /// The starts of the rows at distance 0, 1, ... above and below the current one.
     slots: Vec<[usize; 2]>,
 }
 
@@ -87,18 +89,21 @@ impl Blurrer {
         let stride = width.next_multiple_of(BLOCK);
         self.padded.resize(stride + 2 * radius, 0);
         self.ring.resize(depth * stride, 0);
+        // Divisions are as dear as a block of sums: one for each row, not one for each row and weight.
+        self.starts.clear();
+        self.starts.extend((0..height).map(|row| row % depth * stride));
         let mut passed = 0;
         for y in 0..height {
             while passed < height.min(y + radius + 1) {
                 pad(&plane[passed * width..(passed + 1) * width], radius, &mut self.padded);
-                let slot = passed % depth * stride;
-                row_pass(&self.padded, &self.weights, &mut self.ring[slot..slot + stride]);
+                let start = self.starts[passed];
+                row_pass(&self.padded, &self.weights, &mut self.ring[start..start + stride]);
                 passed += 1;
             }
             self.slots.clear();
             for distance in 0..=radius as isize {
-                let slot = |row: isize| reflect(row, height) % depth * stride;
-                self.slots.push([slot(y as isize - distance), slot(y as isize + distance)]);
+                let (above, below) = (y as isize - distance, y as isize + distance);
+                self.slots.push([self.starts[reflect(above, height)], self.starts[reflect(below, height)]]);
             }
             column_pass(&self.ring, &self.slots, &self.weights, &mut plane[y * width..(y + 1) * width]);
         }
@@ -108,6 +113,9 @@ impl Blurrer {
 /// `BORDER_REFLECT_101`: position -1 is 1, -2 is 2, ..., and likewise at the end; a single pixel repeats.
 #[inline(always)]
 fn reflect(position: isize, len: usize) -> usize {
+    if (0..len as isize).contains(&position) {
+        return position as usize;
+    }
     if len == 1 {
         return 0;
     }
