@@ -29,14 +29,47 @@
 
 #![allow(missing_docs)] // criterion's macros make public functions
 
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use disentangle::data::Image;
-use disentangle::data::augment::{AugmentConfig, Scratch, Size, render};
+use disentangle::data::augment::{AugmentConfig, ColourOrder, InstructionSet, Scratch, Size, render};
 use disentangle::rng::{Purpose, stream};
-use std::hint::black_box;
 
 /// Pictures a bench goes round.
 const PICTURES: usize = 16;
+
+/// Views that are compared between the two orders.
+const COMPARED: u64 = 500;
+
+/// One row of the table: pictures of `source` x `source` pixels to views of `side` x `side`.
+struct Case {
+    name: &'static str,
+    source: usize,
+    side: usize,
+    config: AugmentConfig,
+}
+
+fn cases() -> Vec<Case> {
+    let cifar = AugmentConfig::default();
+    let strong = AugmentConfig { jitter_strength: 1.0, ..cifar.clone() };
+    let blurred = AugmentConfig { blur: 0.5, ..strong.clone() };
+    let plain = AugmentConfig { jitter_strength: 0.0, grayscale: 0.0, ..cifar.clone() };
+    let fast = |config: &AugmentConfig| AugmentConfig { order: ColourOrder::Fast, ..config.clone() };
+    let case = |name, source, side, config| Case { name, source, side, config };
+    vec![
+        case("32_to_32", 32, 32, cifar.clone()),
+        case("32_to_224", 32, 224, cifar.clone()),
+        case("32_to_224_fast", 32, 224, fast(&cifar)),
+        case("32_to_224_crop_and_flip", 32, 224, plain.clone()),
+        case("256_to_224", 256, 224, strong.clone()),
+        case("256_to_224_fast", 256, 224, fast(&strong)),
+        case("256_to_224_blur_half", 256, 224, blurred),
+        case("256_to_224_crop_and_flip", 256, 224, plain),
+    ]
+}
 
 /// A smooth picture with some noise: every branch of the hue, no two pixels alike.
 fn picture(side: usize, index: usize) -> Image {
@@ -50,36 +83,83 @@ fn picture(side: usize, index: usize) -> Image {
     Image::new(side, side, pixels).expect("a picture")
 }
 
+/// One thread's work: views of the pictures, one after the other.
+struct Worker<'a> {
+    case: &'a Case,
+    pictures: &'a [Image],
+    scratch: Scratch,
+    out: Vec<u8>,
+    sample: u64,
+}
+
+impl<'a> Worker<'a> {
+    fn new(case: &'a Case, pictures: &'a [Image], set: InstructionSet) -> Self {
+        let out = vec![0; 3 * case.side * case.side];
+        Worker { case, pictures, scratch: Scratch::with(set), out, sample: 0 }
+    }
+
+    fn view(&mut self) {
+        let mut random = stream(42, Purpose::Augment, 0, self.sample, 0);
+        let params = self.case.config.sample(&mut random, self.case.source, self.case.source);
+        let picture = self.pictures[self.sample as usize % PICTURES].as_ref();
+        render(picture, &params, Size::square(self.case.side), &mut self.scratch, &mut self.out).expect("a view");
+        black_box(&self.out);
+        self.sample += 1;
+    }
+}
+
+/// `count` views on each of two threads; the time from when both are ready to when the later one is done.
+fn on_two_threads(case: &Case, pictures: &[Image], set: InstructionSet, count: u64) -> Duration {
+    let ready = Barrier::new(2);
+    let work = || {
+        let mut worker = Worker::new(case, pictures, set);
+        worker.view();
+        ready.wait();
+        let start = Instant::now();
+        (0..count).for_each(|_| worker.view());
+        start.elapsed()
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(work);
+        work().max(other.join().expect("a thread"))
+    })
+}
+
+/// Says how far the views of a case are from the exact order's.
+fn print_difference(case: &Case, pictures: &[Image]) {
+    let config = AugmentConfig { order: ColourOrder::Exact, ..case.config.clone() };
+    let exact_case = Case { config, ..*case };
+    let mut exact = Worker::new(&exact_case, pictures, InstructionSet::best());
+    let mut fast = Worker::new(case, pictures, InstructionSet::best());
+    let (mut sum, mut largest) = (0, 0);
+    for _ in 0..COMPARED {
+        exact.view();
+        fast.view();
+        for (a, b) in exact.out.iter().zip(&fast.out) {
+            sum += u64::from(a.abs_diff(*b));
+            largest = largest.max(a.abs_diff(*b));
+        }
+    }
+    let mean = sum as f64 / (COMPARED * exact.out.len() as u64) as f64;
+    println!("{}: {COMPARED} views differ from the exact order's by {mean:.2} of 255, at most {largest}", case.name);
+}
+
 fn bench(criterion: &mut Criterion) {
-    let cifar = AugmentConfig::default();
-    let plain = AugmentConfig { jitter_strength: 0.0, grayscale: 0.0, ..cifar.clone() };
-    let strong = AugmentConfig { jitter_strength: 1.0, ..cifar.clone() };
-    let half_blurred = AugmentConfig { blur: 0.5, ..strong.clone() };
-    let blurred = AugmentConfig { blur: 1.0, ..strong.clone() };
-    let cases = [
-        ("32_to_32", 32, 32, &cifar),
-        ("32_to_224", 32, 224, &cifar),
-        ("32_to_224_crop_and_flip", 32, 224, &plain),
-        ("256_to_224", 256, 224, &strong),
-        ("256_to_224_blur_half", 256, 224, &half_blurred),
-        ("256_to_224_blur_all", 256, 224, &blurred),
-    ];
     let mut group = criterion.benchmark_group("augment");
-    group.throughput(Throughput::Elements(1));
-    for (name, source, side, config) in cases {
-        let pictures: Vec<Image> = (0..PICTURES).map(|index| picture(source, index)).collect();
-        let mut scratch = Scratch::new();
-        let mut out = vec![0; 3 * side * side];
-        let mut sample = 0;
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                let mut random = stream(42, Purpose::Augment, 0, sample, 0);
-                let params = config.sample(&mut random, source, source);
-                let picture = pictures[sample as usize % PICTURES].as_ref();
-                render(picture, &params, Size::square(side), &mut scratch, &mut out).expect("a view");
-                black_box(&out);
-                sample += 1;
-            });
+    for case in cases() {
+        let pictures: Vec<Image> = (0..PICTURES).map(|index| picture(case.source, index)).collect();
+        if case.config.order == ColourOrder::Fast {
+            print_difference(&case, &pictures);
+        }
+        group.throughput(Throughput::Elements(1));
+        for set in InstructionSet::available() {
+            let mut worker = Worker::new(&case, &pictures, set);
+            group.bench_function(format!("{}/{}", case.name, set.name()), |bencher| bencher.iter(|| worker.view()));
+        }
+        group.throughput(Throughput::Elements(2));
+        let best = InstructionSet::best();
+        group.bench_function(format!("{}/{}_two_threads", case.name, best.name()), |bencher| {
+            bencher.iter_custom(|count| on_two_threads(&case, &pictures, best, count));
         });
     }
     group.finish();
@@ -87,7 +167,7 @@ fn bench(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(20).measurement_time(std::time::Duration::from_secs(3));
+    config = Criterion::default().sample_size(20).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2));
     targets = bench
 }
 criterion_main!(benches);

@@ -5,7 +5,9 @@
 //! there is no rounding for a tolerance to cover.
 
 use disentangle::data::ImageRef;
-use disentangle::data::augment::{Adjust, Blur, CropBox, Flip, Scratch, Size, ViewParams, render, resize};
+use disentangle::data::augment::{
+    Adjust, Blur, CropBox, Flip, InstructionSet, Scratch, Size, ViewParams, render, resize,
+};
 use serde_json::Value;
 
 use super::reader::{Golden, Kind, each};
@@ -64,21 +66,22 @@ fn view(name: &str, params: &Value, plain: ViewParams) -> Option<ViewParams> {
             jitter: jitter(params),
             grayscale: params["grayscale"].as_bool().expect("grayscale"),
             blur: params["blur_sigma"].as_f64().map(|sigma| Blur { kernel: 23, sigma }),
+            ..plain
         },
         _ => return None,
     })
 }
 
-/// Compares every tensor of one file; returns how many.
-fn check_file(golden: &Golden) -> usize {
-    let mut scratch = Scratch::new();
+/// Compares every tensor of one file with what an instruction set makes; returns how many.
+fn check_file(golden: &Golden, set: InstructionSet) -> usize {
+    let mut scratch = Scratch::with(set);
     let mut compared = 0;
     for name in golden.names() {
         let (source, operation) = name.rsplit_once('/').expect("image/operation");
         if operation == "image" {
             continue;
         }
-        let place = format!("{}: {name}", golden.path.display());
+        let place = format!("{} on {set:?}: {name}", golden.path.display());
         let (pixels, shape) = golden.raw(&format!("{source}/image"));
         let image = ImageRef::new(shape[1], shape[0], pixels).unwrap();
         let (expected, shape) = golden.raw(name);
@@ -101,10 +104,12 @@ fn check_file(golden: &Golden) -> usize {
 }
 
 #[test]
-fn every_operation_is_equal_to_the_byte() {
+fn every_operation_is_equal_to_the_byte_on_every_instruction_set() {
     each(Kind::Augment, |golden| {
-        let compared = check_file(golden);
-        assert!(compared > 0, "{}: nothing to compare", golden.path.display());
-        println!("{}: {compared} tensors equal", golden.path.display());
+        for set in InstructionSet::available() {
+            let compared = check_file(golden, set);
+            assert!(compared > 0, "{}: nothing to compare", golden.path.display());
+            println!("{}: {compared} tensors equal on {set:?}", golden.path.display());
+        }
     });
 }

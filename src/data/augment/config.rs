@@ -1,8 +1,25 @@
 //! What views are drawn from: the `[augment]` table of the configuration.
 
+use clap::ValueEnum;
+
 use super::{Adjust, Blur, CropBox, Flip, ViewParams};
 use crate::rng::Stream;
 use crate::{Error, Result};
+
+/// When a view's colours change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ColourOrder {
+    /// After the resize, as torchvision does it: equal to it byte for byte.
+    #[default]
+    Exact,
+    /// Before the resize where the crop has at most a quarter of the view's pixels, so that a quarter of them or less is
+    /// worked on; elsewhere as `exact`. Another picture: jitter rounds and cuts at 0 and 255, and the contrast's mean is
+    /// the crop's.
+    Fast,
+}
+
+crate::named::named!(ColourOrder);
 
 /// The distribution of views. The defaults are the paper's for CIFAR.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -28,6 +45,8 @@ pub struct AugmentConfig {
     pub blur_kernel: usize,
     /// Standard deviation of the blur in pixels: low and high, positive.
     pub blur_sigma: [f64; 2],
+    /// Whether colours may change before the resize, which is quicker and not the same.
+    pub order: ColourOrder,
 }
 
 impl Default for AugmentConfig {
@@ -43,6 +62,7 @@ impl Default for AugmentConfig {
             blur: 0.0,
             blur_kernel: 23,
             blur_sigma: [0.1, 2.0],
+            order: ColourOrder::Exact,
         }
     }
 }
@@ -79,7 +99,7 @@ impl AugmentConfig {
         let blurred = stream.chance(self.blur);
         let sigma = stream.uniform_in(self.blur_sigma[0], self.blur_sigma[1]);
         let blur = blurred.then_some(Blur { kernel: self.blur_kernel, sigma });
-        ViewParams { crop, flip, jitter, grayscale, blur }
+        ViewParams { crop, flip, jitter, grayscale, blur, order: self.order }
     }
 
     fn sample_jitter(&self, stream: &mut Stream) -> [Option<Adjust>; 4] {

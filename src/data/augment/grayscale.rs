@@ -1,15 +1,12 @@
 //! The grey level, bit for bit Pillow's conversion to `L`.
 
-/// `(19595 R + 38470 G + 7471 B + 2^15) / 2^16`: ITU-R 601-2 luma, the weights sum to 2^16.
-#[inline(always)]
-pub(super) fn luma(red: u8, green: u8, blue: u8) -> u8 {
-    ((19595 * u32::from(red) + 38470 * u32::from(green) + 7471 * u32::from(blue) + 0x8000) >> 16) as u8
-}
+use super::simd::Floor;
 
-/// Replaces the three planes by their grey level (torchvision's `rgb_to_grayscale(image, 3)`).
-pub(super) fn grayscale([red, green, blue]: [&mut [u8]; 3]) {
-    for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
-        let level = luma(*red, *green, *blue);
-        (*red, *green, *blue) = (level, level, level);
-    }
+/// The grey level of a pixel of integers in 0..=255: `(19595 R + 38470 G + 7471 B + 2^15) / 2^16`, ITU-R 601-2 luma.
+///
+/// The weights sum to 2^16, so the sum stays below 2^24 and every step in f32 is exact.
+#[inline(always)]
+pub(super) fn luma(red: f32, green: f32, blue: f32, floor: impl Floor) -> f32 {
+    const UNIT: f32 = 1.0 / 65536.0;
+    floor.floor(red * (19595.0 * UNIT) + green * (38470.0 * UNIT) + blue * (7471.0 * UNIT) + 0.5)
 }

@@ -4,82 +4,76 @@
 //! several pixels go through one instruction; that the bytes are the same is not an estimate but a test over every
 //! colour and every HSV triple (`hue_is_pillows_for_every_colour`).
 
-use super::jitter::ROUNDER;
+use super::simd::{Floor, ROUNDER};
 
 /// The shift of an 8-bit hue for a turn of `factor` in [-0.5, 0.5]: truncated toward 0, modulo 256.
 pub(super) fn steps(factor: f64) -> u8 {
     (factor * 255.0) as i32 as u8
 }
 
-/// Shifts the hue of every pixel by `steps` of 256.
-pub(super) fn rotate([red, green, blue]: [&mut [u8]; 3], steps: u8) {
-    let steps = f32::from(steps);
-    for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
-        let (hue, saturation, value) = to_hsv(*red, *green, *blue);
-        let hue = hue + steps;
-        let hue = if hue > 255.0 { hue - 256.0 } else { hue };
-        (*red, *green, *blue) = from_hsv(hue, saturation, value);
-    }
+/// Shifts the hue of a pixel (red, green, blue: integers in 0..=255) by `steps` of 256.
+#[inline(always)]
+pub(super) fn rotate((red, green, blue): (f32, f32, f32), steps: f32, floor: impl Floor) -> (f32, f32, f32) {
+    let (hue, saturation, value) = to_hsv(red, green, blue, floor);
+    let hue = hue + steps;
+    let hue = if hue > 255.0 { hue - 256.0 } else { hue };
+    from_hsv(hue, saturation, value)
 }
 
 /// Hue, saturation and value, each an integer in 0..=255 held in f32.
 #[inline(always)]
-fn to_hsv(red: u8, green: u8, blue: u8) -> (f32, f32, f32) {
-    let value = f32::from(red.max(green).max(blue));
-    let chroma = value - f32::from(red.min(green).min(blue));
-    let (red, green, blue) = (f32::from(red), f32::from(green), f32::from(blue));
-    // Position on the circle in sextants: 0, 2 or 4 for the largest channel, plus the difference of the other two over
-    // the chroma. Pillow subtracts quotients of which one is always 1, and its rounding follows from that.
-    let (base, difference) = if red == value {
+fn to_hsv(red: f32, green: f32, blue: f32, floor: impl Floor) -> (f32, f32, f32) {
+    let (lower, upper) = (smaller(red, green), larger(red, green));
+    let value = larger(upper, blue);
+    let middle = larger(lower, smaller(upper, blue));
+    let chroma = value - smaller(lower, blue);
+    // Position on the circle in sextants: 0, 2 or 4 for the largest channel, one on towards the middle one, and back by
+    // the middle one's share. Pillow subtracts quotients of which one is always 1, and its rounding follows from that.
+    let (base, ahead) = if red == value {
         (0.0, green - blue)
     } else if green == value {
         (2.0, blue - red)
     } else {
         (4.0, red - green)
     };
-    let divisor = if chroma > 0.0 { chroma } else { 1.0 };
-    let quotient = (chroma - difference.abs()) / divisor;
-    let position = if difference >= 0.0 { base + 1.0 - quotient } else { base - 1.0 + quotient };
+    let direction = 1f32.copysign(ahead);
+    let position = (base + direction) - direction * ((value - middle) / larger(chroma, 1.0));
     let turn = position / 6.0;
     let turn = if turn < 0.0 { turn + 1.0 } else { turn };
     // A grey pixel's hue does not matter: with saturation 0 every hue gives the same grey.
-    let hue = floor(turn * 255.0);
-    let largest = if value > 0.0 { value } else { 1.0 };
-    (hue, floor(chroma / largest * 255.0), value)
+    (floor.floor(turn * 255.0), floor.floor(chroma / larger(value, 1.0) * 255.0), value)
 }
 
 /// The colour of an HSV triple of integers.
 ///
-/// With X = 2 hue, a sextant is 85 wide, and each channel is `value (1 - saturation w / 85)` where w climbs from 0 to 85
-/// with the distance of X from that channel's own third of the circle: Pillow's p, q and t in one formula.
+/// A sextant is 42.5 wide, and each channel is `value (1 - saturation w / (255 42.5))` where w climbs from 0 to 42.5 with
+/// the distance of the hue from that channel's own third of the circle: Pillow's p, q and t in one formula.
 #[inline(always)]
-fn from_hsv(hue: f32, saturation: f32, value: f32) -> (u8, u8, u8) {
-    let x = 2.0 * hue;
-    let red = 85.0 - cut((x - 255.0).abs() - 85.0);
-    let green = 85.0 - cut(170.0 - (x - 170.0).abs());
-    let blue = 85.0 - cut(170.0 - (x - 340.0).abs());
-    // Integers below 2^24 until the last product: exact. That product is never near enough to a half to round wrongly.
-    let channel = |w: f32| (value * (21675.0 - saturation * w) * (1.0 / 21675.0) + ROUNDER).to_bits() as u8;
-    (channel(red), channel(green), channel(blue))
+fn from_hsv(hue: f32, saturation: f32, value: f32) -> (f32, f32, f32) {
+    let share = saturation * value * (1.0 / (255.0 * 42.5));
+    let channel = |distance: f32| value - share * smaller(larger(distance, 0.0), 42.5) + ROUNDER - ROUNDER;
+    let red = channel(85.0 - (hue - 127.5).abs());
+    let green = channel((hue - 85.0).abs() - 42.5);
+    let blue = channel((hue - 170.0).abs() - 42.5);
+    (red, green, blue)
 }
 
-/// Cut to [0, 85].
+/// The larger of two numbers, neither a NaN; `f32::max` has to ask.
 #[inline(always)]
-fn cut(x: f32) -> f32 {
-    let x = if x > 0.0 { x } else { 0.0 };
-    if x < 85.0 { x } else { 85.0 }
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
 }
 
-/// The integer part of a number in [0, 2^22).
+/// The smaller of two numbers, neither a NaN.
 #[inline(always)]
-fn floor(x: f32) -> f32 {
-    let rounded = x + ROUNDER - ROUNDER;
-    if rounded > x { rounded - 1.0 } else { rounded }
+fn smaller(a: f32, b: f32) -> f32 {
+    if a < b { a } else { b }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::augment::simd::{Instruction, Steps};
 
     /// Pillow's `rgb2hsv_row`, with its types and its order of operations.
     fn pillow_to_hsv(r: u8, g: u8, b: u8) -> (u8, u8, u8) {
@@ -123,19 +117,25 @@ mod tests {
         }
     }
 
-    #[test]
-    fn hue_is_pillows_for_every_colour() {
+    fn check_every_colour(floor: impl Floor) {
         for a in 0..=255u8 {
             for b in 0..=255u8 {
                 for c in 0..=255u8 {
-                    let (h, s, v) = to_hsv(a, b, c);
+                    let (h, s, v) = to_hsv(f32::from(a), f32::from(b), f32::from(c), floor);
                     let ours = (if s == 0.0 { 0 } else { h as u8 }, s as u8, v as u8);
                     assert_eq!(ours, pillow_to_hsv(a, b, c), "colour {a} {b} {c}");
-                    let ours = from_hsv(f32::from(a), f32::from(b), f32::from(c));
+                    let (red, green, blue) = from_hsv(f32::from(a), f32::from(b), f32::from(c));
+                    let ours = (red as u8, green as u8, blue as u8);
                     assert_eq!(ours, pillow_from_hsv(a, b, c), "hsv {a} {b} {c}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn hue_is_pillows_for_every_colour() {
+        check_every_colour(Steps);
+        check_every_colour(Instruction);
     }
 
     #[test]

@@ -17,20 +17,26 @@
 //! each source row once and writes planes directly (flips are only the order in which it writes); the last step interleaves.
 
 mod blur;
+mod colour;
 mod config;
 mod crop;
+mod filter;
 mod flip;
 mod grayscale;
 mod hue;
+mod interleave;
 mod jitter;
 mod resize;
+mod simd;
 #[cfg(test)]
 mod tests;
+mod tile;
 mod view;
 
 pub use blur::Blur;
-pub use config::AugmentConfig;
+pub use config::{AugmentConfig, ColourOrder};
 pub use crop::CropBox;
 pub use flip::Flip;
 pub use jitter::Adjust;
+pub use simd::InstructionSet;
 pub use view::{Scratch, Size, ViewParams, render, resize};

@@ -1,9 +1,10 @@
 //! Rendering a view from its parameters.
 
 use super::blur::Blurrer;
-use super::grayscale::grayscale;
-use super::resize::Resizer;
-use super::{Adjust, Blur, CropBox, Flip};
+use super::interleave::{deinterleave, interleave};
+use super::resize::{Resizer, Source};
+use super::simd::{Floor, Task};
+use super::{Adjust, Blur, ColourOrder, CropBox, Flip, InstructionSet, colour};
 use crate::data::ImageRef;
 use crate::{Error, Result};
 
@@ -41,13 +42,23 @@ pub struct ViewParams {
     pub grayscale: bool,
     /// Gaussian blur, the last operation.
     pub blur: Option<Blur>,
+    /// Whether colours may change before the resize.
+    pub order: ColourOrder,
 }
 
 impl ViewParams {
     /// The whole picture of `width` x `height`, resized and nothing else: the evaluation transform.
     pub fn plain(width: usize, height: usize) -> Self {
         let crop = CropBox::whole(width, height);
-        ViewParams { crop, flip: Flip::NONE, jitter: [None; 4], grayscale: false, blur: None }
+        let (flip, order) = (Flip::NONE, ColourOrder::Exact);
+        ViewParams { crop, flip, jitter: [None; 4], grayscale: false, blur: None, order }
+    }
+
+    /// True if the colours of a view of `size` change before the resize: see [`ColourOrder::Fast`].
+    fn colours_first(&self, size: Size) -> bool {
+        let few = self.crop.height * self.crop.width <= size.area() / 4;
+        let coloured = self.grayscale || self.jitter.iter().flatten().next().is_some();
+        self.order == ColourOrder::Fast && few && coloured
     }
 
     /// `Ok` if every number is in its range for a picture of this size.
@@ -72,19 +83,38 @@ impl ViewParams {
     }
 }
 
-/// Buffers and filter tables of [`render`], for one thread. Kept from call to call, nothing is allocated once the largest
-/// sizes have been seen.
-#[derive(Default)]
+/// Buffers and filter tables of [`render`], for one thread, and the instruction set it runs on. Kept from call to call,
+/// nothing is allocated once the largest sizes have been seen.
 pub struct Scratch {
+    set: InstructionSet,
+    buffers: Buffers,
+}
+
+#[derive(Default)]
+struct Buffers {
     resizer: Resizer,
     blurrer: Blurrer,
+    /// The view, channel by channel.
     planes: Vec<u8>,
+    /// The crop with its colours changed, HWC: only for [`ColourOrder::Fast`].
+    coloured: Vec<u8>,
 }
 
 impl Scratch {
-    /// Empty buffers.
+    /// Empty buffers; the widest instruction set that this processor has.
     pub fn new() -> Self {
-        Self::default()
+        Self::with(InstructionSet::best())
+    }
+
+    /// Empty buffers for a chosen instruction set. All give the same bytes.
+    pub fn with(set: InstructionSet) -> Self {
+        Scratch { set, buffers: Buffers::default() }
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -99,18 +129,7 @@ pub fn render(image: ImageRef, params: &ViewParams, size: Size, scratch: &mut Sc
         return Err(Error::shape("augment", problem));
     }
     params.check(image)?;
-    scratch.planes.resize(out.len(), 0);
-    scratch.resizer.run(image, params.crop, params.flip, size, &mut scratch.planes);
-    for adjust in params.jitter.iter().flatten() {
-        adjust.apply(split(&mut scratch.planes, size));
-    }
-    if params.grayscale {
-        grayscale(split(&mut scratch.planes, size));
-    }
-    if let Some(blur) = params.blur {
-        scratch.blurrer.run(blur, split(&mut scratch.planes, size), size.width);
-    }
-    interleave(split(&mut scratch.planes, size), out);
+    scratch.set.run(Render { image, params, size, buffers: &mut scratch.buffers, out });
     Ok(())
 }
 
@@ -119,30 +138,50 @@ pub fn resize(image: ImageRef, size: Size, scratch: &mut Scratch, out: &mut [u8]
     render(image, &ViewParams::plain(image.width(), image.height()), size, scratch, out)
 }
 
+/// One call of [`render`], everything checked.
+struct Render<'a> {
+    image: ImageRef<'a>,
+    params: &'a ViewParams,
+    size: Size,
+    buffers: &'a mut Buffers,
+    out: &'a mut [u8],
+}
+
+impl Task for Render<'_> {
+    #[inline(always)]
+    fn run(self, floor: impl Floor) {
+        let Render { image, params, size, buffers, out } = self;
+        let Buffers { resizer, blurrer, planes, coloured } = buffers;
+        let mut source = Source { pixels: image.pixels(), width: image.width(), crop: params.crop };
+        let (mut jitter, mut grayscale) = (&params.jitter, params.grayscale);
+        if params.colours_first(size) {
+            let small = Size { width: params.crop.width, height: params.crop.height };
+            planes.resize(3 * small.area(), 0);
+            coloured.resize(3 * small.area(), 0);
+            for row in 0..small.height {
+                let targets = split(planes, small).map(|plane| &mut plane[row * small.width..][..small.width]);
+                deinterleave(source.row(row), targets);
+            }
+            colour::apply(jitter, grayscale, split(planes, small), Some(coloured), floor);
+            let crop = CropBox::whole(small.width, small.height);
+            source = Source { pixels: coloured, width: small.width, crop };
+            (jitter, grayscale) = (&[None; 4], false);
+        }
+        planes.resize(3 * size.area(), 0);
+        resizer.run(source, params.flip, size, planes);
+        let packed = params.blur.is_none().then_some(&mut *out);
+        colour::apply(jitter, grayscale, split(planes, size), packed, floor);
+        if let Some(blur) = params.blur {
+            blurrer.run(blur, split(planes, size), size.width);
+            interleave(split(planes, size).map(|plane| &*plane), out);
+        }
+    }
+}
+
 /// The three planes of a view.
+#[inline(always)]
 fn split(planes: &mut [u8], size: Size) -> [&mut [u8]; 3] {
     let (red, rest) = planes.split_at_mut(size.area());
     let (green, blue) = rest.split_at_mut(size.area());
     [red, green, blue]
-}
-
-/// Planes to HWC. Four pixels at a time, as three words of four bytes: a third of the stores.
-fn interleave([red, green, blue]: [&mut [u8]; 3], out: &mut [u8]) {
-    let (reds, last_reds) = red.as_chunks::<4>();
-    let (greens, last_greens) = green.as_chunks::<4>();
-    let (blues, last_blues) = blue.as_chunks::<4>();
-    let (pixels, last_pixels) = out.split_at_mut(12 * reds.len());
-    for (((pixels, red), green), blue) in pixels.as_chunks_mut::<12>().0.iter_mut().zip(reds).zip(greens).zip(blues) {
-        let [r, g, b] = [red, green, blue].map(|four| u32::from_le_bytes(*four));
-        let first = r & 0xff | (g & 0xff) << 8 | (b & 0xff) << 16 | (r & 0xff00) << 16;
-        let second = (g >> 8) & 0xff | b & 0xff00 | r & 0xff_0000 | (g & 0xff_0000) << 8;
-        let third = (b >> 16) & 0xff | (r >> 16) & 0xff00 | (g >> 8) & 0xff_0000 | b & 0xff00_0000;
-        pixels[..4].copy_from_slice(&first.to_le_bytes());
-        pixels[4..8].copy_from_slice(&second.to_le_bytes());
-        pixels[8..].copy_from_slice(&third.to_le_bytes());
-    }
-    for (((pixel, red), green), blue) in last_pixels.chunks_exact_mut(3).zip(last_reds).zip(last_greens).zip(last_blues)
-    {
-        pixel.copy_from_slice(&[*red, *green, *blue]);
-    }
 }
