@@ -89,7 +89,7 @@ fn print_digest() {
 #[test]
 fn the_same_batches_on_any_number_of_threads() {
     let here = digest(&batches(&shapes(), &config()));
-    for threads in [1, 2, 3, 8] {
+    for threads in [1, 2, 3, 8, 64] {
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "print_digest", "--ignored", "--nocapture"])
             .env("RAYON_NUM_THREADS", threads.to_string())
