@@ -108,6 +108,8 @@ fn options_that_make_no_sense() {
         ("--epochs 0", &["epochs = 0"]),
         ("--set eval.clusters=65", &["64 images cannot form 65 clusters"]),
         ("--set split=test", &["`shapes` has no train and test parts"]),
+        ("--classes circle,squre", &["no class 'squre' in shapes:64", "did you mean 'square'?"]),
+        ("--classes circle,square", &["14 images do not fill a batch of 16"]), // 7 of each
         ("--config nowhere.toml", &[]),
     ] {
         let code = if options.contains("--config") { 1 } else { 2 };

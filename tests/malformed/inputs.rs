@@ -33,9 +33,12 @@ pub fn names_in(root: &Path) -> Vec<String> {
     children.flatten().map(|child| child.file_name().to_string_lossy().into_owned()).collect()
 }
 
+/// Eighty odd pictures.
+pub const FIXTURE: &[u8] = include_bytes!("../fixtures/pictures.safetensors");
+
 /// A file of `tests/fixtures/pictures.safetensors`, by its name there (see `tests/sources/odd.rs`).
 pub fn picture(name: &str) -> Vec<u8> {
-    let tensors = SafeTensors::deserialize(include_bytes!("../fixtures/pictures.safetensors")).expect("the fixture");
+    let tensors = SafeTensors::deserialize(FIXTURE).expect("the fixture");
     tensors.tensor(&format!("{name}/file")).expect("a picture").data().to_vec()
 }
 

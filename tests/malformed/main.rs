@@ -11,13 +11,14 @@ mod folders;
 mod heap;
 mod inputs;
 mod lists;
+mod mutations;
 mod pictures;
 mod records;
 mod usage;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use disentangle::Error;
@@ -216,11 +217,18 @@ fn kept(case: &Case, data: &Dataset) -> Result<Ended, String> {
     }
 }
 
+/// For as long as it is held, no other test of this program runs: they would count on each other's heap.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A case that takes longer waits for something. (Each takes milliseconds.)
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn every_malformed_input_ends_in_words() {
+    let _alone = alone();
     let cases = all_cases();
     let malformed = cases.iter().filter(|case| !matches!(case.ends, Ends::Harmless)).count();
     assert!(malformed >= 200, "{malformed} cases");
