@@ -1,30 +1,37 @@
-//! Views per second on one thread: drawing the parameters and rendering, from decoded pictures to uint8 HWC.
+//! Views per second: drawing the parameters and rendering, from decoded pictures to uint8 HWC, on one thread with every
+//! instruction set of this machine and on two threads with the best one.
 //!
-//! What has to be done at least, per view with n = side^2 pixels (3n bytes out), counting an arithmetic operation on one
-//! byte's worth of data as one and taking jitter with its probability 0.8:
+//! What has to be done at least, in instructions on vectors of 32 bytes per pixel of the view (AVX2: eight lanes of 32 bits
+//! or sixteen of 16; a load that widens is one), jitter taken with its probability 0.8:
 //!
-//! | part       | operations                                                     | per pixel        |
-//! |------------|----------------------------------------------------------------|------------------|
-//! | resize     | 2 taps x 2 (multiply, add) x 3 channels, columns               | 12               |
-//! |            | the same along rows, for source rows x side pixels             | 12 x rows / side |
-//! | brightness | subtract, multiply, add, 2 cuts, truncate x 3                  | 0.8 x 18         |
-//! | contrast   | grey level 7, then as brightness                               | 0.8 x 25         |
-//! | saturation | grey level 7, then as brightness                               | 0.8 x 25         |
-//! | hue        | max/min 4, sextant 12, 3 divisions, back 3 x 8                 | 0.8 x 43         |
-//! | blur       | radius about 5 at the mean sigma: 2 x 3 x (11 adds, 6 multiplies) | 102 x probability |
-//! | layout     | 6 bytes read or written                                        | 6                |
+//! | part       | work                                                                         | instructions     |
+//! |------------|------------------------------------------------------------------------------|------------------|
+//! | down       | 3 channels x 2 taps x (load, multiply, add), shift and pack                  | 24 / 8 = 3.0     |
+//! | across     | 3 x (2 x (multiply, add), 2 shifts, or) / 8, and turning rows into columns   | 7.4 rows / side  |
+//! | to f32     | 2 passes x 3 x (2 in, 3 out)                                                 | 0.8 x 30 / 8     |
+//! | brightness | 3 x (multiply, 2 cuts, floor), and 6 loads and stores                        | 0.8 x 18 / 8     |
+//! | contrast   | the same with 2 operations more, and the mean: grey level 7, sum 3, load 3   | 0.8 x 37 / 8     |
+//! | saturation | grey level 7, then as contrast                                               | 0.8 x 31 / 8     |
+//! | hue        | order 8, sextant 11, 3 divisions and 14, back 3 x 8 + 3, and 6               | 0.8 x 71 / 8     |
+//! | blur       | radius 2.9 at the mean: 3 x (along 5 x 2.9 + 4, down 12 x 2.9 + 10)          | 12 x probability |
+//! | layout     | 96 bytes in 39 instructions                                                  | 1.2              |
 //!
-//! So about 110 operations a pixel without blur and 220 with one. A core that retires two vectors of 16 bytes of such
-//! mixed 8/16/32-bit work (8 lanes on average) a cycle at 3 GHz has 48 G of them a second:
+//! A core that retires three such instructions a cycle at 3 GHz has 9 G of them a second:
 //!
-//! | case                      | pixels | operations | floor, views/s | bytes (source + planes twice + out) |
-//! |---------------------------|--------|------------|----------------|-------------------------------------|
-//! | 32 -> 32                  | 1,024  | 0.12 M     | 400,000        | 12 KB: first-level cache            |
-//! | 32 -> 224                 | 50,176 | 5.4 M      | 8,900          | 0.46 MB: second-level cache         |
-//! | 256 -> 224                | 50,176 | 5.9 M      | 8,100          | 0.6 MB: second-level cache          |
-//! | 256 -> 224, every blurred | 50,176 | 11.0 M     | 4,400          | 0.9 MB: second-level cache          |
+//! | case                     | rows of the crop | instructions a view | floor, views/s | reached | scalar | bytes moved |
+//! |--------------------------|------------------|---------------------|----------------|---------|--------|-------------|
+//! | 32 -> 32                 | 23               | 0.03 M              | 300,000        | 112,000 | 62,000 | 21 KB       |
+//! | 32 -> 224                | 23               | 1.2 M               | 7,500          | 5,150   | 1,820  | 0.9 MB      |
+//! | 32 -> 224, fast          | 23               | 0.25 M              | 36,000         | 18,700  | 6,600  | 0.3 MB      |
+//! | 256 -> 224               | 185              | 1.5 M               | 6,100          | 4,100   | 1,540  | 1.0 MB      |
+//! | 256 -> 224, half blurred | 185              | 1.8 M               | 5,000          | 3,300   | 1,380  | 1.2 MB      |
 //!
-//! Bytes do not bind: even 0.9 MB at 20 GB/s takes 45 us, under a fifth of the operations' time.
+//! Reached: the best of many rounds of 64 views on one core of an AMD EPYC (Zen 3) that others were using as well; medians were
+//! up to twice as long, for both columns alike. Bytes do not bind: the planes stay in the second-level cache, where 1 MB at
+//! 32 bytes a cycle takes 10 us. The instructions do, first the hue's: three divisions to give Pillow's roundings. A view of
+//! 32 x 32 spends as long on drawing its thirty numbers (twenty exponentials) and on its filters as on pixels. Threads share
+//! nothing but caches, so that views/s grow with cores; two hardware threads of one core share its vector units.
+//!
 //! For scale, Pillow and torchvision on such a core: 3,100 views/s (32 -> 32), 409 (32 -> 224).
 
 #![allow(missing_docs)] // criterion's macros make public functions

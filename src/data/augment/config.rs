@@ -14,8 +14,13 @@ pub enum ColourOrder {
     #[default]
     Exact,
     /// Before the resize where the crop has at most a quarter of the view's pixels, so that a quarter of them or less is
-    /// worked on; elsewhere as `exact`. Another picture: jitter rounds and cuts at 0 and 255, and the contrast's mean is
-    /// the crop's.
+    /// worked on; elsewhere as `exact`. The crop, flips, factors and random streams are the same, the picture is not quite:
+    /// every adjustment rounds and cuts at 0 and 255, and the contrast's mean is the crop's.
+    ///
+    /// Measured over 4,000 views: CIFAR-10 to 224 pixels at jitter strength 0.5 (1.0), bytes differ from the exact ones by
+    /// 0.55 (0.75) of 255 on average, 99% by at most 6 (11), the furthest by 85 (116), at 3.6 times the speed. Photographs
+    /// of 256 pixels to 224 at strength 1.0: one crop in seven is small, 0.09 on average, the furthest by 148, and hardly
+    /// faster. `benches/augment.rs` prints the same for pictures of its own, which are noisy: that is the unkind case.
     Fast,
 }
 

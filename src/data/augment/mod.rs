@@ -10,11 +10,13 @@
 //! rendered again, and compared with a reference that was given the same numbers.
 //!
 //! Every operation gives the same bytes as its reference: resizing, flips, enhancement, the trip through HSV and the grey
-//! level those of Pillow 13 under torchvision 0.29, the blur that of OpenCV's `GaussianBlur` on uint8.
+//! level those of Pillow 13 under torchvision 0.29, the blur that of OpenCV's `GaussianBlur` on uint8. They are the same on
+//! every [`InstructionSet`]; [`Scratch`] holds the one in use. Only [`ColourOrder::Fast`] gives up that equality, for speed.
 //!
 //! Between the resize and the output a view is three planes, `[channel][row][column]`: each operation is then a loop over
-//! contiguous bytes without shuffles, which compilers turn into vector code for whatever the machine has. The resize reads
-//! each source row once and writes planes directly (flips are only the order in which it writes); the last step interleaves.
+//! contiguous numbers without shuffles, which compilers turn into vector code for whatever the machine has. The resize reads
+//! each source row once and writes planes directly (flips are only the order in which it writes); all colour operations
+//! take two passes over the planes at most, and the last one writes the pixels out.
 
 mod blur;
 mod colour;
