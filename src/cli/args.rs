@@ -1,8 +1,7 @@
 //! Commands and options, and how they become a configuration.
 
-pub use super::download::DownloadArgs;
-pub use super::inspect::InspectArgs;
 use crate::config::{Config, Device, Overrides, presets};
+use crate::download::Published;
 use crate::nn::Backbone;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -137,6 +136,73 @@ pub struct EmbedArgs {
     pub common: InferenceArgs,
 }
 
+/// Options of `inspect`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Every image is decoded once. The report goes to stdout; pictures replace files of the same name. The \
+views are those of epoch 0 of a training run with the same options.\nExit codes: 0 done, 1 failed, 2 bad usage."
+)]
+pub struct InspectArgs {
+    /// Images, as for `train --data`; several are joined.
+    #[arg(value_name = "SRC", required = true)]
+    pub data: Vec<String>,
+    /// Print one JSON object on stdout, with all names, instead of the text.
+    #[arg(long)]
+    pub json: bool,
+    /// Draw a contact sheet: a row a class, or evenly chosen images where there are no classes.
+    #[arg(long, value_name = "PNG")]
+    pub grid: Option<PathBuf>,
+    /// Images in a row of the contact sheet.
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub columns: u32,
+    /// Rows of the contact sheet at most.
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rows: u32,
+    /// Draw some images beside the two augmented views of them that the network will see.
+    #[arg(long, value_name = "PNG")]
+    pub views: Option<PathBuf>,
+    /// How many images.
+    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub samples: u32,
+    /// Preset whose augmentation and size to use, as for `train`.
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// TOML file of configuration keys, such as the config.toml of a run.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Side of the views in pixels, 8 to 2048 [default: the preset's].
+    #[arg(long, value_name = "PX")]
+    pub image_size: Option<u32>,
+    /// Seed of the augmentation [default: 42].
+    #[arg(long, value_name = "S", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..))]
+    pub seed: Option<i64>,
+    /// Worker threads; results do not depend on it [default: all cores].
+    #[arg(long, value_name = "N")]
+    pub threads: Option<u32>,
+    /// Set any configuration key, such as split=train or augment.blur=0.5; repeatable.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// Options of `download`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "The archive stays packed: train on it with --data. A download that was stopped goes on where it \
+stopped; the file gets its name only when its size and MD5 are the published ones. Proxies are taken from https_proxy \
+and its kin.\nExit codes: 0 done, 1 failed, 2 bad usage."
+)]
+pub struct DownloadArgs {
+    /// The data set.
+    #[arg(value_name = "DATA_SET")]
+    pub data_set: Published,
+    /// Folder for the archive; made if missing.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Get it from here: the http:// or https:// address of a folder that holds the archive under its official name.
+    #[arg(long, value_name = "URL")]
+    pub mirror: Option<String>,
+}
+
 /// Options of every command that uses a trained model.
 #[derive(Clone, Debug, Default, Args)]
 pub struct InferenceArgs {
@@ -190,6 +256,20 @@ impl EmbedArgs {
     }
 }
 
+impl InspectArgs {
+    /// What the options change in the configuration: see [`Overrides::resolve`].
+    pub fn overrides(&self) -> Overrides {
+        let given = [
+            ("preset", self.preset.clone().map(Value::from)),
+            ("data", sources(&self.data)),
+            ("image_size", self.image_size.map(Value::from)),
+            ("seed", self.seed.map(Value::from)),
+            ("threads", self.threads.map(Value::from)),
+        ];
+        Overrides { file: self.config.clone(), options: present(given), set: self.set.clone() }
+    }
+}
+
 impl InferenceArgs {
     fn overrides(&self, data: &[String]) -> Overrides {
         let given = [
@@ -203,12 +283,12 @@ impl InferenceArgs {
 }
 
 /// `--data`, if given.
-pub(super) fn sources(data: &[String]) -> Option<Value> {
+fn sources(data: &[String]) -> Option<Value> {
     (!data.is_empty()).then(|| Value::from(data.to_vec()))
 }
 
 /// The keys that were given.
-pub(super) fn present<const N: usize>(given: [(&'static str, Option<Value>); N]) -> Vec<(&'static str, Value)> {
+fn present<const N: usize>(given: [(&'static str, Option<Value>); N]) -> Vec<(&'static str, Value)> {
     given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 

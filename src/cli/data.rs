@@ -23,10 +23,7 @@ pub fn open(config: &Config) -> Result<Box<dyn Source>> {
 /// Decodes the data set of a configuration and describes it on stderr.
 pub fn load(config: &Config) -> Result<Dataset> {
     let source = open(config)?;
-    let bar =
-        if std::io::stderr().is_terminal() { ProgressBar::new(source.len() as u64) } else { ProgressBar::hidden() };
-    let style = ProgressStyle::with_template("reading images [{bar:24}] {human_pos}/{human_len}  ETA {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+    let bar = progress("reading images", source.len());
     let options = DatasetOptions { cache_bytes: config.cache_mib << 20 };
     let dataset = Dataset::load(source, &options, &|done, _| bar.set_position(done as u64));
     bar.finish_and_clear();
@@ -40,4 +37,12 @@ pub fn load(config: &Config) -> Result<Dataset> {
         say(&format!("  ... and {} more", bad().count() - NAMED));
     }
     Ok(dataset)
+}
+
+/// A bar over `images` on the terminal; nothing where nobody looks.
+pub fn progress(what: &'static str, images: usize) -> ProgressBar {
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(images as u64) } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("{msg} [{bar:24}] {human_pos}/{human_len}  ETA {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+    bar.with_message(what)
 }

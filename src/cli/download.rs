@@ -1,34 +1,14 @@
 //! `download`: a published data set's archive into a folder.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 
-use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::args::DownloadArgs;
 use super::print;
-use crate::download::{Event, Fetched, Patience, Published, fetch};
+use crate::download::{Event, Fetched, Patience, fetch};
 use crate::log::say;
 use crate::{Error, Result};
-
-/// Options of `download`.
-#[derive(Clone, Debug, Args)]
-#[command(
-    after_help = "The archive stays packed: train on it with --data. A download that was stopped goes on where it \
-stopped; the file gets its name only when its size and MD5 are the published ones. Proxies are taken from https_proxy \
-and its kin.\nExit codes: 0 done, 1 failed, 2 bad usage."
-)]
-pub struct DownloadArgs {
-    /// The data set.
-    #[arg(value_name = "DATA_SET")]
-    pub data_set: Published,
-    /// Folder for the archive; made if missing.
-    #[arg(long, value_name = "DIR")]
-    pub to: PathBuf,
-    /// Get it from here: the http:// or https:// address of a folder that holds the archive under its official name.
-    #[arg(long, value_name = "URL")]
-    pub mirror: Option<String>,
-}
 
 /// Runs the command.
 pub fn run(args: &DownloadArgs) -> Result<()> {

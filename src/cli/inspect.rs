@@ -2,82 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clap::Args;
 use serde::Serialize;
-use toml::Value;
 
-use super::args::{present, sources};
+use super::args::InspectArgs;
 use super::{data, device, print};
-use crate::config::Overrides;
 use crate::data::{Dataset, ExclusionKind};
 use crate::inspect::pictures::{Row, contact_sheet, views};
 use crate::inspect::sheet::Sheet;
 use crate::inspect::{Range, Report};
 use crate::{Error, Result};
-
-/// Options of `inspect`.
-#[derive(Clone, Debug, Args)]
-#[command(
-    after_help = "Every image is decoded once. The report goes to stdout; pictures replace files of the same name. The \
-views are those of epoch 0 of a training run with the same options.\nExit codes: 0 done, 1 failed, 2 bad usage."
-)]
-pub struct InspectArgs {
-    /// Images, as for `train --data`; several are joined.
-    #[arg(value_name = "SRC", required = true)]
-    pub data: Vec<String>,
-    /// Print one JSON object on stdout, with all names, instead of the text.
-    #[arg(long)]
-    pub json: bool,
-    /// Draw a contact sheet: a row a class, or evenly chosen images where there are no classes.
-    #[arg(long, value_name = "PNG")]
-    pub grid: Option<PathBuf>,
-    /// Images in a row of the contact sheet.
-    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub columns: u32,
-    /// Rows of the contact sheet at most.
-    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub rows: u32,
-    /// Draw some images beside the two augmented views of them that the network will see.
-    #[arg(long, value_name = "PNG")]
-    pub views: Option<PathBuf>,
-    /// How many images.
-    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub samples: u32,
-    /// Preset whose augmentation and size to use, as for `train`.
-    #[arg(long, value_name = "NAME")]
-    pub preset: Option<String>,
-    /// TOML file of configuration keys, such as the config.toml of a run.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Side of the views in pixels, 8 to 2048 [default: the preset's].
-    #[arg(long, value_name = "PX")]
-    pub image_size: Option<u32>,
-    /// Seed of the augmentation [default: 42].
-    #[arg(long, value_name = "S", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..))]
-    pub seed: Option<i64>,
-    /// Worker threads; results do not depend on it [default: all cores].
-    #[arg(long, value_name = "N")]
-    pub threads: Option<u32>,
-    /// Set any configuration key, such as split=train or augment.blur=0.5; repeatable.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
-}
-
-impl InspectArgs {
-    /// What the options change in the configuration: see [`Overrides::resolve`].
-    pub fn overrides(&self) -> Overrides {
-        let given = [
-            ("preset", self.preset.clone().map(Value::from)),
-            ("data", sources(&self.data)),
-            ("image_size", self.image_size.map(Value::from)),
-            ("seed", self.seed.map(Value::from)),
-            ("threads", self.threads.map(Value::from)),
-        ];
-        Overrides { file: self.config.clone(), options: present(given), set: self.set.clone() }
-    }
-}
 
 /// Classes, reasons and groups of duplicates that are named in the text; `--json` has all.
 const NAMED: usize = 3;
@@ -108,7 +43,9 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     [&args.grid, &args.views].into_iter().flatten().try_for_each(|path| is_png(path))?;
     device(&config)?;
     let dataset = data::load(&config)?;
-    let report = Report::of(&dataset, &|_, _| ())?;
+    let bar = data::progress("looking at images", dataset.len());
+    let report = Report::of(&dataset, &|| bar.inc(1))?;
+    bar.finish_and_clear();
     let grid = args
         .grid
         .as_deref()

@@ -5,7 +5,6 @@ pub mod sheet;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use md5::{Digest, Md5};
 use rayon::prelude::*;
@@ -100,24 +99,20 @@ impl Range {
 }
 
 /// Lends image `i` of `dataset` to `f`: the one place here that knows how a data set gives its images.
-pub fn with_image<R>(dataset: &Dataset, i: usize, _buffer: &mut Vec<u8>, f: impl FnOnce(ImageRef) -> R) -> Result<R> {
+pub fn with_image<R>(dataset: &Dataset, i: usize, f: impl FnOnce(ImageRef) -> R) -> Result<R> {
     Ok(f(dataset.image(i)?.as_ref()))
 }
 
 impl Report {
-    /// Looks at every image once, on all threads; the result does not depend on their number. `progress` is called with
-    /// (images looked at, images in all), from any thread.
+    /// Looks at every image once, on all threads; the result does not depend on their number. `done` is called after each.
     ///
     /// # Errors
     /// If an image can no longer be read.
-    pub fn of(dataset: &Dataset, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Report> {
-        let done = AtomicUsize::new(0);
-        let look = |buffer: &mut Vec<u8>, i| {
-            let facts = with_image(dataset, i, buffer, Facts::of);
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, dataset.len());
-            facts
-        };
-        let facts: Vec<Facts> = (0..dataset.len()).into_par_iter().map_init(Vec::new, look).collect::<Result<_>>()?;
+    pub fn of(dataset: &Dataset, done: &(dyn Fn() + Sync)) -> Result<Report> {
+        let facts: Vec<Facts> = (0..dataset.len())
+            .into_par_iter()
+            .map(|i| with_image(dataset, i, Facts::of).inspect(|_| done()))
+            .collect::<Result<_>>()?;
         let size = |i| dataset.size(i);
         let mut sizes: BTreeMap<(usize, usize), usize> = BTreeMap::new();
         (0..dataset.len()).for_each(|i| *sizes.entry(size(i)).or_default() += 1);

@@ -6,7 +6,8 @@ use super::sheet::{Layout, Sheet};
 use super::with_image;
 use crate::Result;
 use crate::config::Config;
-use crate::data::augment::{Scratch, Size, render};
+use crate::data::augment::{Size, render};
+use crate::data::loader::with_scratch;
 use crate::data::{Dataset, ImageRef};
 use crate::rng::{Purpose, stream};
 
@@ -40,11 +41,10 @@ pub fn contact_sheet(dataset: &Dataset, rows: usize, columns: usize) -> Result<(
     };
     let columns = groups.iter().map(|(_, images)| images.len()).max().unwrap_or(1);
     let mut sheet = Sheet::new(Layout { columns, group: columns, rows: groups.len(), cell: CONTACT_CELL })?;
-    let mut buffer = Vec::new();
     for (row, (caption, images)) in groups.iter().enumerate() {
         sheet.caption(row, 0, caption);
         for (column, &image) in images.iter().enumerate() {
-            with_image(dataset, image, &mut buffer, |image| sheet.place(row, column, image))??;
+            with_image(dataset, image, |image| sheet.place(row, column, image))??;
         }
     }
     let name = |&i: &usize| dataset.name(i).to_owned();
@@ -87,15 +87,13 @@ pub fn views(dataset: &Dataset, config: &Config, samples: usize) -> Result<(Shee
     let chosen: Vec<usize> = spread(dataset.len(), samples).collect();
     let mut sheet = Sheet::new(views_layout(chosen.len(), side))?;
     let mut rows = Vec::new();
-    let (mut buffer, mut scratch, mut pixels) = (Vec::new(), Scratch::new(), vec![0; 3 * side * side]);
+    let mut pixels = vec![0; 3 * side * side];
     for (sample, &i) in chosen.iter().enumerate() {
         let (row, column) = (sample / 2, 3 * (sample % 2));
-        with_image(dataset, i, &mut buffer, |image| -> Result<()> {
+        with_image(dataset, i, |image| -> Result<()> {
             sheet.place(row, column, image)?;
             for view in 0..2 {
-                let mut stream = stream(config.seed, Purpose::Augment, 0, i as u64, view);
-                let params = config.augment.sample(&mut stream, image.width(), image.height());
-                render(image, &params, Size::square(side), &mut scratch, &mut pixels)?;
+                draw_view(image, config, i, view, &mut pixels)?;
                 sheet.place(row, column + 1 + view as usize, ImageRef::new(side, side, &pixels)?)?;
             }
             Ok(())
@@ -113,6 +111,13 @@ pub fn views(dataset: &Dataset, config: &Config, samples: usize) -> Result<(Shee
 fn stem(name: &str) -> &str {
     let file = name.rsplit('/').next().unwrap_or_default();
     file.rsplit_once('.').map_or(file, |(stem, _)| stem)
+}
+
+/// View `view` (0 or 1) of image `i` in epoch 0, as the loader draws it.
+fn draw_view(image: ImageRef, config: &Config, i: usize, view: u32, out: &mut [u8]) -> Result<()> {
+    let mut stream = stream(config.seed, Purpose::Augment, 0, i as u64, view);
+    let params = config.augment.sample(&mut stream, image.width(), image.height());
+    with_scratch(|scratch| render(image, &params, Size::square(config.image_size), scratch, out))
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use font8x8::{BASIC_FONTS, UnicodeFonts};
 
 use crate::atomic_file::write_atomically;
 use crate::data::ImageRef;
-use crate::data::augment::{Scratch, Size, resize};
+use crate::data::augment::{Size, resize};
+use crate::data::loader::with_scratch;
 use crate::{Error, Result};
 
 /// Pixels above which no sheet is drawn.
@@ -54,7 +55,6 @@ pub struct Sheet {
     layout: Layout,
     size: Size,
     pixels: Vec<u8>,
-    scratch: Scratch,
 }
 
 impl Sheet {
@@ -68,7 +68,7 @@ impl Sheet {
             );
             return Err(Error::Usage(problem));
         }
-        Ok(Sheet { layout, size, pixels: vec![GROUND; 3 * size.area()], scratch: Scratch::new() })
+        Ok(Sheet { layout, size, pixels: vec![GROUND; 3 * size.area()] })
     }
 
     /// The sheet as drawn so far.
@@ -104,7 +104,7 @@ impl Sheet {
         let side = |own: usize| (own * cell + longer / 2).checked_div(longer).unwrap_or(1).max(1);
         let size = Size { width: side(width), height: side(height) };
         let mut pixels = vec![0; 3 * size.area()];
-        resize(image, size, &mut self.scratch, &mut pixels)?;
+        with_scratch(|scratch| resize(image, size, scratch, &mut pixels))?;
         self.magnify(row, column, ImageRef::new(size.width, size.height, &pixels)?, 1);
         Ok(())
     }
