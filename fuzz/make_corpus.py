@@ -85,6 +85,9 @@ def main():
     record = bytes([3]) + random.randbytes(3072)
     keep("tar", "cifar.tar", archive([("c/data_batch_1.bin", record), ("c/batches.meta.txt", b"plane\ncar\n")]))
 
+    names = b"\x1b[2J\nc\xff\n"
+    keep("tar", "cifar_odd_classes.tar", archive([("data_batch_1.bin", record), ("batches.meta.txt", names)]))
+
     keep("cifar", "ten", bytes([0]) + record)
     keep("cifar", "ten_and_a_half", bytes([0]) + record + record[:1500])
     keep("cifar", "hundred_coarse", bytes([1, 19]) + bytes([99]) + bytes(3072))

@@ -7,7 +7,7 @@ use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 fuzz_target!(init: disentangle_fuzz::start(), |bytes: &[u8]| {
     disentangle_fuzz::read_file("set.pack", bytes);
     let path = disentangle_fuzz::write("set.pack", bytes);
-    let whole = packed::verify(&path, &|_, _| ()).is_ok();
+    let whole = packed::verify(&path, &|_, _| ()).is_ok_and(|verified| verified.problems.is_empty());
     let Ok(dataset) = Dataset::open(&path) else { return assert!(!whole, "verified, but cannot be opened") };
     let mut buffer = Vec::new();
     for i in 0..dataset.len().min(disentangle_fuzz::READ) {

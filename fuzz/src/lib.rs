@@ -106,18 +106,24 @@ fn read(path: &Path, options: &SourceOptions) {
     assert!(!source.is_empty(), "a source without images was opened");
     source.files();
     for excluded in source.excluded() {
-        assert!(!excluded.reason.is_empty() && !excluded.name.contains('\n'), "{excluded:?}");
+        assert!(!excluded.reason.is_empty() && is_text(&excluded.reason) && is_text(&excluded.name), "{excluded:?}");
     }
+    source.classes().iter().for_each(|class| assert!(is_text(class), "{class:?}"));
     for factor in source.factors() {
         assert_eq!(factor.labels.len(), source.len());
         assert!(factor.labels.iter().all(|&label| (label as usize) < factor.values.len()));
     }
     for i in 0..source.len().min(READ) {
         let name = source.name(i);
-        assert!(!name.is_empty() && !name.contains(['\n', '\0']), "{name:?}");
+        assert!(!name.is_empty() && is_text(&name), "{name:?}");
         assert!(source.label(i).is_none_or(|label| (label as usize) < source.classes().len()));
         if let (Ok(image), Ok(Some(jpeg))) = (source.read(i), source.jpeg(i)) {
             assert_eq!(source::decode(&jpeg), Ok(image), "{name}: its JPEG is another image");
         }
     }
+}
+
+/// Whether a text may be printed as it is: nothing in it moves a cursor or ends a line.
+fn is_text(text: &str) -> bool {
+    !text.chars().any(char::is_control)
 }
