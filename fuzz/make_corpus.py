@@ -1,12 +1,15 @@
-"""Writes the first inputs of every target into fuzz/corpus (Pillow 13): small ones that are right, from which the fuzzer
+"""Writes the first inputs of every target into fuzz/corpus (Pillow 13, NumPy, target/release/disentangle): small ones that are right, from which the fuzzer
 makes wrong ones. No photographs: ramps and noise. What it found later lies beside them under the name of its digest."""
 
 import gzip
 import io
 import pathlib
 import random
+import subprocess
 import tarfile
+import tempfile
 
+import numpy
 from PIL import Image
 
 CORPUS = pathlib.Path(__file__).parent / "corpus"
@@ -44,6 +47,9 @@ def pictures():
     for mode in ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]:
         picture = ramp("L").convert("I;16") if mode == "I;16" else ramp(mode)
         yield f"{mode.replace(';', '').lower()}.png", encoded(picture, "PNG")
+    yield "pixel.png", encoded(Image.new("1", (1, 1)), "PNG", optimize=True)
+    yield "lossy.webp", encoded(ramp("RGB"), "WEBP", quality=30)
+    yield "lossless.webp", encoded(ramp("RGBA"), "WEBP", lossless=True)
     yield "transparent.png", encoded(ramp("P"), "PNG", transparency=3)
     yield "turned.png", encoded(ramp("RGB"), "PNG", exif=exif)
 
@@ -79,12 +85,54 @@ def main():
     record = bytes([3]) + random.randbytes(3072)
     keep("tar", "cifar.tar", archive([("c/data_batch_1.bin", record), ("c/batches.meta.txt", b"plane\ncar\n")]))
 
+    names = b"\x1b[2J\nc\xff\n"
+    keep("tar", "cifar_odd_classes.tar", archive([("data_batch_1.bin", record), ("batches.meta.txt", names)]))
+
     keep("cifar", "ten", bytes([0]) + record)
     keep("cifar", "ten_and_a_half", bytes([0]) + record + record[:1500])
     keep("cifar", "hundred_coarse", bytes([1, 19]) + bytes([99]) + bytes(3072))
     keep("cifar", "hundred_fine", bytes([3, 0]) + bytes([7]) + bytes(3072))
     keep("cifar", "bad_label", bytes([0, 10]) + bytes(3072) + bytes(3073))
     keep("cifar", "no_test_part", bytes([4]) + bytes(3073))
+
+    images = numpy.arange(3 * 4 * 5 * 3, dtype=numpy.uint8).reshape(3, 4, 5, 3)
+    array = lambda values: saved(numpy.ascontiguousarray(values))
+    keep("npy", "rgb", array(images))
+    keep("npy", "grey", array(images[..., 0]))
+    keep("npy", "labelled", array(images) + array(numpy.array([1, 0, -1])))
+    keep("npy", "column_of_bytes", array(images[..., :1]) + array(numpy.array([[2], [2], [3]], numpy.uint8)))
+    keep("npy", "fortran", saved(numpy.asfortranarray(images)))
+
+    keep("list", "plain", b"\0a.png 1\nb.png 0\n")
+    keep("list", "tabs", b"\1# pictures\n./a.png\tcat\nb.png\tdog\nb.png\tcat\nmissing.png\n")
+    keep("list", "csv", b"\2a.png,cat\n\"b.png\",\"a, \"\"dog\"\"\"\n")
+    keep("list", "header", b"\2id,label,path\n1,-1,a.png\n2,7,b.png\n")
+    keep("list", "tsv", b"\3\xef\xbb\xbfb.png\t3\r\na.png\r\n")
+
+    image = random.randbytes(64) * (3 * 96 * 96 // 64)
+    keep("stl10", "labelled", bytes([1 << 1, 10]) + image)
+    keep("stl10", "unlabelled", bytes([1]) + image + image[:100])
+    keep("stl10", "bad_label", bytes([2 << 1, 0, 3]) + image + image[:1])
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ["cats/grey.jpg", "cats/l.png", "dogs/rgb.png"]:
+            path = pathlib.Path(folder) / "set" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(all_pictures[path.name])
+        program = CORPUS.parent.parent / "target/release/disentangle"
+        for name, sources, options in [
+            ("raw", ["set"], []),
+            ("jpeg", ["set"], ["--payload", "jpeg"]),
+            ("factors", ["shapes:2"], ["--resize-short", "3"]),
+        ]:
+            subprocess.run([program, "pack", *sources, name, *options], cwd=folder, check=True, capture_output=True)
+            keep("packed", name, (pathlib.Path(folder) / name).read_bytes())
+
+
+def saved(values):
+    file = io.BytesIO()
+    numpy.save(file, values)
+    return file.getvalue()
 
 
 main()

@@ -6,7 +6,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use disentangle::data::source::{self, MAX_PIXELS, SourceOptions};
@@ -17,7 +17,7 @@ const LARGEST: usize = 1 << 30;
 const _: () = assert!(MAX_PIXELS * 8 < LARGEST as u64);
 
 /// Images of a source that are read.
-const READ: usize = 64;
+pub const READ: usize = 64;
 
 /// The system's allocator, with a limit.
 struct Limited;
@@ -77,42 +77,53 @@ static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// Opens `bytes` as the file `name` (the name decides for some formats) and reads all there is.
-pub fn read_file(name: &str, bytes: &[u8]) {
+/// Writes `bytes` as the file `name`; gives its path.
+pub fn write(name: &str, bytes: &[u8]) -> PathBuf {
     let path = FOLDER.join(name);
+    fs::create_dir_all(path.parent().unwrap_or(&path)).expect("a temporary folder");
     fs::write(&path, bytes).expect("room for the input");
-    read(&path.display().to_string(), &SourceOptions::default());
+    path
 }
 
-/// Opens a folder with the one file `name` of these `bytes`, and reads all there is.
+/// Opens `bytes` as the file `name` (the name decides for some formats) and reads all there is.
+pub fn read_file(name: &str, bytes: &[u8]) {
+    read(&write(name, bytes), &SourceOptions::default());
+}
+
+/// Opens a folder `with-NAME` with the file `name` of these `bytes` (and what else was written there), and reads all there
+/// is.
 pub fn read_folder(name: &str, bytes: &[u8], options: &SourceOptions) {
-    let folder = FOLDER.join(format!("with-{name}"));
-    fs::create_dir_all(&folder).expect("a temporary folder");
-    fs::write(folder.join(name), bytes).expect("room for the input");
-    read(&folder.display().to_string(), options);
+    let path = write(&format!("with-{name}/{name}"), bytes);
+    read(path.parent().unwrap_or(&path), options);
 }
 
 /// Every promise of `Source` that can be checked, for the first images.
-fn read(location: &str, options: &SourceOptions) {
-    let source = match source::open(location, options) {
+fn read(path: &Path, options: &SourceOptions) {
+    let source = match source::open(&path.display().to_string(), options) {
         Ok(source) => source,
         Err(error) => return assert!(!error.to_string().is_empty()),
     };
     assert!(!source.is_empty(), "a source without images was opened");
     source.files();
     for excluded in source.excluded() {
-        assert!(!excluded.reason.is_empty() && !excluded.name.contains('\n'), "{excluded:?}");
+        assert!(!excluded.reason.is_empty() && is_text(&excluded.reason) && is_text(&excluded.name), "{excluded:?}");
     }
+    source.classes().iter().for_each(|class| assert!(is_text(class), "{class:?}"));
     for factor in source.factors() {
         assert_eq!(factor.labels.len(), source.len());
         assert!(factor.labels.iter().all(|&label| (label as usize) < factor.values.len()));
     }
     for i in 0..source.len().min(READ) {
         let name = source.name(i);
-        assert!(!name.is_empty() && !name.contains(['\n', '\0']), "{name:?}");
+        assert!(!name.is_empty() && is_text(&name), "{name:?}");
         assert!(source.label(i).is_none_or(|label| (label as usize) < source.classes().len()));
         if let (Ok(image), Ok(Some(jpeg))) = (source.read(i), source.jpeg(i)) {
             assert_eq!(source::decode(&jpeg), Ok(image), "{name}: its JPEG is another image");
         }
     }
+}
+
+/// Whether a text may be printed as it is: nothing in it moves a cursor or ends a line.
+fn is_text(text: &str) -> bool {
+    !text.chars().any(char::is_control)
 }
