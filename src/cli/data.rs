@@ -53,7 +53,7 @@ pub fn load(config: &Config) -> Result<Dataset> {
 
 fn through_cache(config: &Config, source: Box<dyn Source>) -> Result<Dataset> {
     let stop = Some(interrupt::flag("stopping")?);
-    let mut options = GatherOptions { max_bad: config.max_bad, stop, ..GatherOptions::default() };
+    let options = GatherOptions { max_bad: config.max_bad, stop, ..GatherOptions::default() };
     let reading = Progress::new("reading images", source.len());
     if source.files().is_empty() {
         return Dataset::load(source, &options, &reading.callback());
@@ -62,8 +62,13 @@ fn through_cache(config: &Config, source: Box<dyn Source>) -> Result<Dataset> {
         say(&format!("no folder for packed copies (set {CACHE_VARIABLE}): holding the images in memory"));
         return Dataset::load(source, &options, &reading.callback());
     };
-    options.payload = payload_for(&*source, (config.cache_mib as u64) << 20);
-    let path = cache.path(&*source, &options)?;
+    let content = cache.content(&*source)?;
+    let with = |payload| GatherOptions { payload, ..options };
+    // The pixels are the same whichever way they are kept.
+    let kept =
+        [Encoding::Raw, Encoding::Jpeg].into_iter().find(|&payload| cache.path(content, &with(payload)).exists());
+    let options = with(kept.unwrap_or_else(|| payload_for(&*source, (config.cache_mib as u64) << 20)));
+    let path = cache.path(content, &options);
     if !path.exists() {
         say(&format!(
             "packing {}{} once, to {} ({CACHE_VARIABLE} moves it)",

@@ -1,6 +1,7 @@
 //! `info`: what this program is and what it runs on.
 
 use super::args::preset_lines;
+use crate::data::cache::{CACHE_VARIABLE, Cache};
 use std::fmt::Write as _;
 
 /// Memory of this machine, in bytes.
@@ -23,9 +24,18 @@ pub fn info() -> String {
     let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
     let memory = memory().map(|m| format!("{:.1} GiB, {:.1} GiB available", gib(m.total), gib(m.available)));
     line("memory", memory.as_deref().unwrap_or("unknown on this system"));
+    line("cache", &cache());
     line("cpu", "ready (--device auto takes it)");
     line("cuda", "not built in this version");
     text + "\nPresets:\n" + &preset_lines()
+}
+
+/// Where packed copies are kept, and how much there is.
+fn cache() -> String {
+    let Some(cache) = Cache::of_user() else { return format!("no folder for packed copies: set {CACHE_VARIABLE}") };
+    let (bytes, copies) = cache.size();
+    let what = if copies == 1 { "packed copy" } else { "packed copies" };
+    format!("{}: {copies} {what}, {:.1} MiB", cache.folder().display(), bytes as f64 / f64::from(1 << 20))
 }
 
 /// The vector instructions of this machine that the CPU backend's matrix products choose between.

@@ -37,6 +37,10 @@ pub struct Cache {
     folder: PathBuf,
 }
 
+/// A hash of everything that a copy holds, and of what it was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content(u128);
+
 impl Cache {
     /// Copies in `folder`, which is created when the first one is written.
     pub fn at(folder: impl Into<PathBuf>) -> Cache {
@@ -54,18 +58,28 @@ impl Cache {
         &self.folder
     }
 
-    /// Where the packed copy of `source` with these options is, or will be.
+    /// The content of `source`: equal for equal names, labels and files.
     ///
     /// # Errors
     /// [`Error::Io`] if a file of the source cannot be read.
-    pub fn path(&self, source: &dyn Source, options: &GatherOptions) -> Result<PathBuf> {
+    pub fn content(&self, source: &dyn Source) -> Result<Content> {
         let mut hash = Xxh3::new();
-        let version = [packed::VERSION, options.payload as u32];
-        hash.update(bytemuck::cast_slice(&version));
-        hash.update(&options.resize_short.unwrap_or(0).to_le_bytes());
         hash_listing(source, &mut hash);
-        hash.update(&self.content(&source.files())?.to_le_bytes());
-        Ok(self.folder.join(format!("{:032x}.pack", hash.digest128())))
+        hash.update(&self.content_of(&source.files())?.to_le_bytes());
+        Ok(Content(hash.digest128()))
+    }
+
+    /// Where the copy of this content with these options is, or will be.
+    pub fn path(&self, content: Content, options: &GatherOptions) -> PathBuf {
+        let short = options.resize_short.map_or(String::new(), |short| format!("-{short}"));
+        self.folder.join(format!("{:032x}-{}{short}.{}.pack", content.0, options.payload, packed::VERSION))
+    }
+
+    /// Bytes of all copies, and how many there are.
+    pub fn size(&self) -> (u64, usize) {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let copies = entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "pack"));
+        copies.fold((0, 0), |(bytes, n), copy| (bytes + copy.metadata().map_or(0, |metadata| metadata.len()), n + 1))
     }
 
     /// Removes what packing left that was killed: files with a temporary name that nobody has written to for long.
@@ -83,7 +97,7 @@ impl Cache {
     }
 
     /// A hash of the content of `files`, in order; remembered for as long as they look the same.
-    fn content(&self, files: &[PathBuf]) -> Result<u128> {
+    fn content_of(&self, files: &[PathBuf]) -> Result<u128> {
         let (looks, settled) = looks(files)?;
         let note = self.folder.join(format!("{looks:032x}.content"));
         let known = fs::read_to_string(&note).ok().and_then(|text| u128::from_str_radix(text.trim(), 16).ok());

@@ -12,7 +12,7 @@ use crate::{images, open_source, pictures};
 /// Opens the images of `location` through `cache`; the data set, its file, and how many images had to be decoded for it.
 fn open(cache: &Cache, location: &Path) -> Result<(Dataset, PathBuf, usize)> {
     let source = open_source(location.to_str().unwrap());
-    let path = cache.path(&*source, &GatherOptions::default())?;
+    let path = cache.path(cache.content(&*source)?, &GatherOptions::default());
     let decoded = AtomicUsize::new(0);
     let count = |_, _| _ = decoded.fetch_add(1, Relaxed);
     let dataset = cache.open(&path, &*source, &GatherOptions::default(), &count)?;
