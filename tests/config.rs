@@ -164,6 +164,7 @@ fn wrong_types_say_what_was_expected_and_got() {
         ("", "data=[1]", "--set: data = [1]: expected a string or a list of strings"),
         ("", "backbone=vgg", "--set: backbone = \"vgg\": expected one of resnet18, resnet34, resnet50"),
         ("", "stem=Cifar", "--set: stem = \"Cifar\": expected one of imagenet, cifar"),
+        ("", "order=quick", "--set: augment.order = \"quick\": expected one of exact, fast"),
         ("", "seed", "--set seed: expected key=value, such as --set jitter_strength=1.0"),
         ("epochs = 3\nseed = = 4", "seed=1", "run.toml, line 2: "),
         ("epochs = 3\nepochs = 4", "seed=1", "run.toml, line 2: duplicate key"),

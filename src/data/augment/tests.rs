@@ -1,4 +1,5 @@
-//! What must hold for any picture and any parameters; equality with the references is in `tests/golden_augment.rs`.
+//! What must hold for any picture and any parameters; equality with the references is in `tests/augment.rs` and
+//! `tests/golden/augment.rs`.
 
 use super::*;
 use crate::data::Image;
@@ -85,16 +86,18 @@ fn switching_one_operation_off_leaves_the_others() {
         AugmentConfig { jitter_strength: 0.0, ..full.clone() },
         AugmentConfig { grayscale: 0.0, ..full.clone() },
         AugmentConfig { crop_scale: [1.0, 1.0], crop_ratio: [1.0, 1.0], ..full.clone() },
+        AugmentConfig { order: ColourOrder::Fast, ..full.clone() },
     ];
     for sample in 0..50 {
         let draw = |config: &AugmentConfig| config.sample(&mut stream(4, Purpose::Augment, 0, sample, 0), 40, 30);
         let reference = draw(&full);
-        let [unflipped, still, coloured, whole] = without.each_ref().map(draw);
+        let [unflipped, still, coloured, whole, fast] = without.each_ref().map(draw);
         let flip = Flip { horizontal: unflipped.flip.horizontal, ..reference.flip };
         assert_eq!(unflipped, ViewParams { flip, ..reference });
         assert_eq!(still, ViewParams { jitter: [None; 4], ..reference });
         assert_eq!(coloured, ViewParams { grayscale: false, ..reference });
         assert_eq!(whole, ViewParams { crop: whole.crop, ..reference });
+        assert_eq!(fast, ViewParams { order: ColourOrder::Fast, ..reference });
     }
 }
 
