@@ -3,7 +3,7 @@
 pub mod pictures;
 pub mod sheet;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use md5::{Digest, Md5};
 use rayon::prelude::*;
@@ -133,7 +133,7 @@ impl Report {
             classes: classes(dataset),
             unlabelled: (0..dataset.len()).filter(|&i| dataset.label(i).is_none()).count(),
             factors: dataset.factors().iter().map(|factor| factor.name.clone()).collect(),
-            kinds: kinds(source),
+            kinds: kinds(dataset, source),
             width: Range::of(&(0..dataset.len()).map(|i| size(i).0).collect::<Vec<_>>()),
             height: Range::of(&(0..dataset.len()).map(|i| size(i).1).collect::<Vec<_>>()),
             distinct_sizes,
@@ -210,9 +210,12 @@ fn classes(dataset: &Dataset) -> Vec<ClassCount> {
     named.map(|(name, images)| ClassCount { name, images }).collect()
 }
 
-fn kinds(source: &dyn Source) -> BTreeMap<String, usize> {
+/// How the pictures of `dataset` are stored; those of `source` that were left out do not count.
+fn kinds(dataset: &Dataset, source: &dyn Source) -> BTreeMap<String, usize> {
+    let used: HashSet<&str> = (0..dataset.len()).map(|i| dataset.name(i)).collect();
     let kind = |i| source.picture_kind(i).map(|kind| format!("{} {} {}", kind.format, kind.colour, kind.bits));
-    let found: Vec<String> = (0..source.len()).into_par_iter().filter_map(kind).collect();
+    let images = (0..source.len()).into_par_iter().filter(|&i| used.contains(&*source.name(i)));
+    let found: Vec<String> = images.filter_map(kind).collect();
     let mut kinds = BTreeMap::new();
     found.into_iter().for_each(|kind| *kinds.entry(kind).or_default() += 1);
     kinds

@@ -40,7 +40,8 @@ fn odd_folder() -> Folder {
     folder.write("set/dogs/d.png", plain(20, 10, [255, 0, 0]));
     folder.write("set/dogs/e.png", plain(10, 30, [8, 8, 8]));
     folder.write("set/dogs/f.png", plain(10, 30, [8, 8, 8]));
-    folder.write("set/dogs/cut.jpg", &[0xff, 0xd8, 0xff][..]);
+    let jpeg = encode(image::RgbImage::new(40, 40), image::ImageFormat::Jpeg);
+    folder.write("set/dogs/cut.jpg", &jpeg[..jpeg.len() - 2]);
     folder.write("set/dogs/empty.png", "");
     folder.write("set/dogs/void.png", "");
     folder.write("set/notes.txt", "");
