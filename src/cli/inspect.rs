@@ -11,7 +11,7 @@ use toml::Value;
 use super::args::{classes, present, sources};
 use super::data::{self, Progress};
 use super::{device, print};
-use crate::config::Overrides;
+use crate::config::{Config, Overrides};
 use crate::data::{Dataset, ExclusionKind};
 use crate::inspect::pictures::{Row, contact_sheet, views};
 use crate::inspect::sheet::Sheet;
@@ -109,7 +109,8 @@ struct Picture {
 
 /// Runs the command.
 pub fn run(args: &InspectArgs) -> Result<()> {
-    let config = args.overrides().resolve()?;
+    // What is bad is what one wants to see: no share of it is too large.
+    let config = Config { max_bad: 1.0, ..args.overrides().resolve()? };
     [&args.grid, &args.views].into_iter().flatten().try_for_each(|path| is_png(path))?;
     device(&config)?;
     let dataset = data::load(&config)?;
@@ -121,6 +122,8 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         .as_deref()
         .map(|path| write(path, contact_sheet(&dataset, args.rows as usize, args.columns as usize)?));
     let views = args.views.as_deref().map(|path| write(path, views(&dataset, &config, args.samples as usize)?));
+    // Only now is it certain that all pixels were those of the data set.
+    dataset.check()?;
     let output = Output { report, grid: grid.transpose()?, views: views.transpose()? };
     if args.json {
         print(&serde_json::to_string(&output).unwrap_or_default());

@@ -177,10 +177,12 @@ struct Gathering<'a> {
 
 impl<'a> Gathering<'a> {
     fn new(source: &'a dyn Source) -> Self {
+        let visible_excluded =
+            |e: &Excluded| Excluded { name: visible(&e.name), kind: e.kind, reason: visible(&e.reason) };
         let catalog = Catalog {
             kind: source.kind().into(),
-            classes: source.classes().to_vec(),
-            excluded: source.excluded().to_vec(),
+            classes: source.classes().iter().map(|class| visible(class)).collect(),
+            excluded: source.excluded().iter().map(visible_excluded).collect(),
             ..Catalog::default()
         };
         Gathering { source, catalog, kept: Vec::new(), stamp: crc32fast::Hasher::new(), names: HashSet::new() }
@@ -188,13 +190,13 @@ impl<'a> Gathering<'a> {
 
     /// Takes in what image `i` gave: its bytes, or why there are none.
     fn add(&mut self, i: usize, prepared: Result<Prepared>, payload: &mut dyn Write) -> Result<()> {
-        let name = self.source.name(i).into_owned();
+        let name = visible(&self.source.name(i));
         let bytes = prepared.and_then(|image| Ok((u32::try_from(image.bytes.len()).map_err(|_| too_large())?, image)));
         let (bytes, image) = match bytes {
             Ok(prepared) => prepared,
             Err(e) => {
                 let reason = if let Error::Format { problem, .. } = e { problem } else { e.to_string() };
-                self.catalog.excluded.push(Excluded::bad(name, reason));
+                self.catalog.excluded.push(Excluded::bad(name, visible(&reason)));
                 return Ok(());
             }
         };
@@ -237,5 +239,15 @@ fn too_large() -> Error {
 
 fn select(factor: &Factor, kept: &[usize]) -> Factor {
     let labels = kept.iter().map(|&i| factor.labels[i]).collect();
-    Factor { name: factor.name.clone(), values: factor.values.clone(), labels }
+    Factor { name: visible(&factor.name), values: factor.values.iter().map(|value| visible(value)).collect(), labels }
+}
+
+/// `text` with control characters written as `\u{..}`: what is kept reaches terminals and files of lines. (Sources make their
+/// own names printable; this holds for those that forget, and for words of the system and of decoders.)
+fn visible(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { visible.extend(c.escape_unicode()) } else { visible.push(c) }
+    }
+    visible
 }

@@ -104,6 +104,15 @@ fn the_report_in_words() {
 }
 
 #[test]
+fn a_set_that_is_mostly_bad_is_what_one_inspects() {
+    let folder = Folder::new();
+    folder.pictures("set", 1);
+    (0..9).for_each(|i| folder.write(&format!("set/bad{i}.jpg"), "no JPEG"));
+    let report = json_of(&folder, "set");
+    assert_eq!((&report["images"], report["excluded"].as_array().unwrap().len()), (&json!(1), 9));
+}
+
+#[test]
 fn a_contact_sheet_with_a_row_a_class() {
     let folder = odd_folder();
     let grid = json_of(&folder, "set --grid grid.png --columns 2")["grid"].clone();

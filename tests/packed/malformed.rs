@@ -228,7 +228,7 @@ fn a_jpeg_that_is_none_and_one_of_another_size() {
     let record = good.record(0, WIDTH);
     let none = with_crc(&|bytes| bytes[PAYLOAD_START] = 0);
     let resized = with_crc(&|bytes| put(bytes, record.clone(), 21));
-    for (bytes, reason) in [(none, "neither JPEG"), (resized, "instead of (21, 40)")] {
+    for (bytes, reason) in [(none, "not JPEG, PNG or WebP"), (resized, "instead of (21, 40)")] {
         std::fs::write(&good.path, bytes).unwrap();
         let error = refused(images(&Dataset::open(&good.path).unwrap()));
         assert!(error.contains("cats/00.jpg") && error.contains(reason), "{error}");

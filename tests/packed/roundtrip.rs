@@ -103,3 +103,16 @@ fn a_packed_file_can_be_packed_again_and_joined() {
     assert_eq!(images(&first).unwrap(), images(&second).unwrap());
     assert_eq!((catalog.fingerprint, &catalog.excluded[..]), (first.fingerprint(), first.excluded()));
 }
+
+#[test]
+fn texts_with_control_characters_become_visible() {
+    let (folder, target) = (pictures(), tempfile::tempdir().unwrap());
+    let list = "cats/00.jpg,\x1b[31mred\ncats/02.jpg,plain\nmissing\x07.jpg,plain\n";
+    std::fs::write(folder.path().join("list.csv"), list).unwrap();
+    let location = folder.path().join("list.csv").display().to_string();
+    let (_, path) = pack(&location, &GatherOptions::default(), target.path()).unwrap();
+    let packed = Dataset::open(&path).unwrap();
+    assert_eq!(packed.len(), 2);
+    let texts = packed.classes().iter().chain(packed.excluded().iter().flat_map(|e| [&e.name, &e.reason]));
+    texts.for_each(|text| assert!(!text.chars().any(char::is_control), "{text:?}"));
+}

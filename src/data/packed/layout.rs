@@ -255,12 +255,24 @@ fn check(catalog: &Catalog, header: &Header) -> Result<(), String> {
     if offset != header.payload_bytes || name_start != catalog.names.len() {
         return Err(format!("the images fill {offset} of {} bytes", header.payload_bytes));
     }
+    check_texts(catalog)?;
     for factor in &catalog.factors {
         if let Some(label) = factor.labels.iter().find(|&&label| label as usize >= factor.values.len()) {
             return Err(format!("factor {}: label {label} of {} values", factor.name, factor.values.len()));
         }
     }
     Ok(())
+}
+
+/// Texts reach terminals, and files of lines: no control characters may hide in them. (Sources write them as `\xNN`.)
+fn check_texts(catalog: &Catalog) -> Result<(), String> {
+    let factors = catalog.factors.iter().flat_map(|factor| factor.values.iter().chain([&factor.name]));
+    let excluded = catalog.excluded.iter().flat_map(|excluded| [&excluded.name, &excluded.reason]);
+    let texts = catalog.classes.iter().chain(factors).chain(excluded).chain([&catalog.kind, &catalog.names]);
+    match texts.into_iter().find(|text| text.chars().any(char::is_control)) {
+        Some(_) => Err("a name or a description in it has control characters".into()),
+        None => Ok(()),
+    }
 }
 
 fn check_sample(sample: &Sample, classes: usize) -> Result<(), String> {

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use super::files::{Entry, Files, Span};
+use super::files::{Entry, Files, Span, printable};
 use super::options::Part;
 use super::{Cifar100Labels, Excluded, Factor, Source, SourceOptions};
 use crate::data::Image;
@@ -243,8 +243,8 @@ impl Source for Cifar {
 
 /// The first `count` non-empty lines of `text`; numbers for names that are missing.
 pub(super) fn class_names(text: &[u8], count: usize) -> Vec<String> {
-    let text = String::from_utf8_lossy(text);
-    let mut names: Vec<String> = text.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from).collect();
+    let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let mut names: Vec<String> = lines.filter(|line| !line.is_empty()).map(printable).collect();
     names.truncate(count);
     (names.len()..count).for_each(|i| names.push(i.to_string()));
     names
