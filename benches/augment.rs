@@ -18,19 +18,20 @@
 //!
 //! A core that retires three such instructions a cycle at 3 GHz has 9 G of them a second:
 //!
-//! | case                     | rows of the crop | instructions a view | floor, views/s | reached | scalar | bytes moved |
-//! |--------------------------|------------------|---------------------|----------------|---------|--------|-------------|
-//! | 32 -> 32                 | 23               | 0.03 M              | 300,000        | 112,000 | 62,000 | 21 KB       |
-//! | 32 -> 224                | 23               | 1.2 M               | 7,500          | 5,150   | 1,820  | 0.9 MB      |
-//! | 32 -> 224, fast          | 23               | 0.25 M              | 36,000         | 18,700  | 6,600  | 0.3 MB      |
-//! | 256 -> 224               | 185              | 1.5 M               | 6,100          | 4,100   | 1,540  | 1.0 MB      |
-//! | 256 -> 224, half blurred | 185              | 1.8 M               | 5,000          | 3,300   | 1,380  | 1.2 MB      |
+//! | case                     | rows of the crop | instructions a view | floor, views/s | reached | two threads | scalar | bytes moved |
+//! |--------------------------|------------------|---------------------|----------------|---------|-------------|--------|-------------|
+//! | 32 -> 32                 | 23               | 0.03 M              | 300,000        | 81,000  | 155,000     | 52,000 | 21 KB       |
+//! | 32 -> 224                | 23               | 1.2 M               | 7,500          | 3,900   | 7,500       | 1,400  | 0.9 MB      |
+//! | 32 -> 224, fast          | 23               | 0.25 M              | 36,000         | 13,900  | 26,000      | 5,600  | 0.3 MB      |
+//! | 256 -> 224               | 185              | 1.5 M               | 6,100          | 2,900   | 5,600       | 1,000  | 1.0 MB      |
+//! | 256 -> 224, half blurred | 185              | 1.8 M               | 5,000          | 2,200   | 5,000       | 1,300  | 1.2 MB      |
 //!
-//! Reached: the best of many rounds of 64 views on one core of an AMD EPYC (Zen 3) that others were using as well; medians were
-//! up to twice as long, for both columns alike. Bytes do not bind: the planes stay in the second-level cache, where 1 MB at
-//! 32 bytes a cycle takes 10 us. The instructions do, first the hue's: three divisions to give Pillow's roundings. A view of
-//! 32 x 32 spends as long on drawing its thirty numbers (twenty exponentials) and on its filters as on pixels. Threads share
-//! nothing but caches, so that views/s grow with cores; two hardware threads of one core share its vector units.
+//! Reached: medians on an AMD EPYC (Zen 3, two virtual cores of a shared host, nothing else of ours running); the same core's
+//! speed wanders by a third from minute to minute, and its best rounds gave 112,000, 5,150, 18,700, 4,100 and 3,300. Bytes do
+//! not bind: the planes stay in the second-level cache, where 1 MB at 32 bytes a cycle takes 10 us. The instructions do,
+//! spread over all parts: about 40 % resize, 45 % colours (first the hue's three divisions, which Pillow's roundings need),
+//! 5 % layout. A view of 32 x 32 spends as long on drawing its thirty numbers (twenty exponentials) and on its filters as on
+//! pixels. Threads share nothing but caches: two cores gave 1.9 times one.
 //!
 //! For scale, Pillow and torchvision on such a core: 3,100 views/s (32 -> 32), 409 (32 -> 224).
 
