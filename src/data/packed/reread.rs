@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Packed, open};
 use crate::data::Image;
 use crate::data::catalog::{Catalog, Encoding};
-use crate::data::source::{Excluded, Factor, Source, decode};
+use crate::data::source::{Excluded, Factor, PictureKind, Source, decode, picture_kind};
 use crate::{Error, Result};
 
 /// The images of a packed file.
@@ -64,6 +64,10 @@ impl Source for PackedSource {
         let sample = &self.catalog.samples[i];
         let bytes = self.packed.bytes(sample.range())?;
         Ok((sample.encoding() == Some(Encoding::Jpeg)).then_some(Cow::Borrowed(bytes)))
+    }
+
+    fn picture_kind(&self, i: usize) -> Option<PictureKind> {
+        picture_kind(&self.jpeg(i).ok()??)
     }
 
     fn files(&self) -> Vec<PathBuf> {
