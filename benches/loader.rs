@@ -15,6 +15,9 @@
 //! below, so that two views of a JPEG cost as much as three or four of a raw image. Bytes do not bind: 300 KB at 20 GB/s take
 //! 15 us of the 290 us that 3,500 views/s allow.
 //!
+//! Reached (medians on an AMD EPYC, Zen 3, two virtual cores of a shared host), views/s on one and two threads: 69,000 and 81,000
+//! (32 -> 32), 3,870 and 7,190 (32 -> 224), 2,770 and 5,250 (256 -> 224, raw), 2,610 and 4,260 (blurred), 1,340 and 2,610 (JPEG).
+//!
 //! Samples are independent, so n threads take 1/n of the time until the memory's bandwidth binds: at 2,500 views/s of 224 px
 //! a thread moves under 1 GB/s.
 
