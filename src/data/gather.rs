@@ -55,7 +55,7 @@ struct Prepared {
 /// images in all), from any thread.
 ///
 /// # Errors
-/// [`Error::Interrupted`] if it was asked to stop. If no image is usable or more than the allowed share is lost (with the first reasons), if two images have one name, or
+/// [`Error::Interrupted`] if it was asked to stop. [`Error::Format`] if a file changed meanwhile (see [`Source::check`]). If no image is usable or more than the allowed share is lost (with the first reasons), if two images have one name, or
 /// if `payload` cannot be written.
 pub fn gather(
     source: &dyn Source,
@@ -79,6 +79,8 @@ pub fn gather(
             prepared
         };
         let prepared: Vec<_> = (start..end).into_par_iter().map(prepare).collect();
+        // Before anything of it is kept: what was cut short meanwhile reads as zeros.
+        source.check()?;
         let bytes: usize = prepared.iter().flatten().map(|image| image.bytes.len()).sum();
         for (offset, image) in prepared.into_iter().enumerate() {
             gathering.add(start + offset, image, payload)?;

@@ -1,6 +1,6 @@
 //! What goes in comes out.
 
-use disentangle::data::{Dataset, Encoding, GatherOptions};
+use disentangle::data::{Dataset, Encoding, GatherOptions, packed};
 
 use crate::{images, open_source, pack, pictures, problems, refused};
 
@@ -115,4 +115,20 @@ fn texts_with_control_characters_become_visible() {
     assert_eq!(packed.len(), 2);
     let texts = packed.classes().iter().chain(packed.excluded().iter().flat_map(|e| [&e.name, &e.reason]));
     texts.for_each(|text| assert!(!text.chars().any(char::is_control), "{text:?}"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_source_that_is_cut_short_while_it_is_packed_packs_nothing() {
+    let (folder, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // 500 records of CIFAR-10; the last ones lie on pages that are gone when they are read.
+    let record: Vec<u8> = std::iter::once(3).chain((0..3072).map(|i| i as u8)).collect();
+    let path = folder.path().join("data_batch_1.bin");
+    std::fs::write(&path, record.repeat(500)).unwrap();
+    let source = open_source(folder.path().to_str().unwrap());
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(100_000).unwrap();
+    let packed = packed::pack(&*source, &GatherOptions::default(), &target.path().join("images.pack"), &|_, _| ());
+    let error = refused(packed);
+    assert!(error.contains("data_batch_1.bin") && error.contains("cut short"), "{error}");
+    assert_eq!(std::fs::read_dir(target.path()).unwrap().count(), 0);
 }

@@ -56,7 +56,6 @@ impl Source for PackedSource {
                 .map_err(|reason| Error::format(self.packed.path(), format!("{}: {reason}", self.name(i))))?,
             _ => Image::new(sample.size().0, sample.size().1, bytes.to_vec())?,
         };
-        self.packed.check()?;
         Ok(image)
     }
 
@@ -68,6 +67,10 @@ impl Source for PackedSource {
 
     fn picture_kind(&self, i: usize) -> Option<PictureKind> {
         picture_kind(&self.jpeg(i).ok()??)
+    }
+
+    fn check(&self) -> Result<()> {
+        self.packed.check()
     }
 
     fn files(&self) -> Vec<PathBuf> {

@@ -232,6 +232,10 @@ impl Source for Cifar {
         Image::new(SIDE, SIDE, pixels)
     }
 
+    fn check(&self) -> Result<()> {
+        self.batches.iter().try_for_each(|(_, bytes)| bytes.check())
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         self.files.clone()
     }

@@ -63,6 +63,14 @@ impl Block {
     pub fn map(path: &Path) -> Result<Block> {
         MappedFile::open(path).map(Block::Mapped)
     }
+
+    /// `Ok` if all that was read so far is what the file held when it was mapped.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Block::Mapped(map) => map.check(),
+            Block::Inflated(_) => Ok(()),
+        }
+    }
 }
 
 impl Deref for Block {
@@ -81,6 +89,13 @@ impl Span {
     pub fn new(block: &Arc<Block>, range: Range<usize>) -> Option<Span> {
         block.get(range.clone())?;
         Some(Span { block: Arc::clone(block), range })
+    }
+}
+
+impl Span {
+    /// See [`Block::check`].
+    pub fn check(&self) -> Result<()> {
+        self.block.check()
     }
 }
 
@@ -197,6 +212,16 @@ impl Files {
         let empty: Vec<Excluded> = empty.map(|folder| Excluded::ignored(folder, "empty folder")).collect();
         self.excluded.extend(empty);
         self.excluded.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+
+    /// See [`Block::check`]: of the archive, if it is one. (Files of their own are read whole or not at all.)
+    pub fn check(&self) -> Result<()> {
+        // All entries of an archive lie in one block.
+        let archived = self.entries.iter().find_map(|entry| match &entry.location {
+            Location::Archived(span) => Some(span),
+            Location::Disk(_) => None,
+        });
+        archived.map_or(Ok(()), Span::check)
     }
 
     /// Puts a listing into its one order.

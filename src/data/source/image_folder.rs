@@ -102,6 +102,10 @@ impl Source for ImageFolder {
         picture_kind(&self.files.entries[i].head(HEAD_BYTES).ok()?)
     }
 
+    fn check(&self) -> Result<()> {
+        self.files.check()
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         self.files.on_disk()
     }

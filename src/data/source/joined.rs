@@ -92,6 +92,10 @@ impl Source for Joined {
         part.source.picture_kind(i)
     }
 
+    fn check(&self) -> Result<()> {
+        self.parts.iter().try_for_each(|part| part.source.check())
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> = self.parts.iter().flat_map(|part| part.source.files()).collect();
         files.sort();

@@ -88,6 +88,15 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// `Ok` if all that was read so far is what the files held when the source was opened: for files that are mapped, which
+    /// another process may cut short or write to meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with the file that changed.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The files on disk that the images are read from, each once: when none of them changed, nor did the images. Empty
     /// for images that are computed.
     fn files(&self) -> Vec<PathBuf>;

@@ -134,6 +134,10 @@ impl Source for Arrays {
         Image::new(self.width, self.height, pixels)
     }
 
+    fn check(&self) -> Result<()> {
+        self.block.check()
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         self.files.clone()
     }

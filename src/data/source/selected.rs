@@ -122,6 +122,10 @@ impl Source for Selected {
         self.source.picture_kind(self.kept[i].0)
     }
 
+    fn check(&self) -> Result<()> {
+        self.source.check()
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         self.source.files()
     }

@@ -199,6 +199,10 @@ impl Source for Stl10 {
         Image::new(SIDE, SIDE, pixels)
     }
 
+    fn check(&self) -> Result<()> {
+        self.parts.iter().try_for_each(|(_, bytes)| bytes.check())
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         self.files.clone()
     }
