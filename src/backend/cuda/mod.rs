@@ -1,0 +1,3 @@
+//! The CUDA backend: so far its kernels, as PTX.
+
+pub mod ptx;
