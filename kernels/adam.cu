@@ -1,17 +1,17 @@
 // adam.cu — Adam over all parameters at once, with global-norm clipping; the host waits for nothing.
 //
-// Computes   norm = sqrt(sum over all gradients of g^2);  scale = min(1, clip_norm / (norm + 1e-6)), 1 if clip_norm = 0;
+// Computes   norm = sqrt(sum of g^2 over all gradients);  scale = min(1, clip_norm / (norm + 1e-6)), or 1 without clip_norm;
 //            g' = scale g + weight_decay p;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2;
 //            p -= learning_rate m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps).
 //            A norm that is not finite changes nothing but `nonfinite_steps`; t counts the steps made
 // Shapes     chunks [count] AdamChunk, each at most 16,384 elements of one parameter (f32), in any order that stays the
-//            same; partial [count] double scratch; state [1] AdamState. Learning rate and step live in device memory, so
+//            same; partial [count] double scratch; state [1] AdamState. Learning rate and step are in device memory, so
 //            that a captured graph can be replayed with other ones
 // Launch     adam_norm: grid count, block 256;  adam_prepare: 1 block of 1,024;  adam_update: grid count, block 256
 // Cost       4 bytes an element (norm), 28 (update); 2 and 14 flop
 // Numerics   the norm in double, so that gradients of 1e20 have one; coefficients in double, the update in f32. A fixed
 //            order, so the same bits on every run
-// Twin       src/backend/cpu/elementwise.rs (adam), src/optim/mod.rs      Test tests/kernels/adam.rs      Bench benches/kernels.rs
+// Twin       src/backend/cpu/elementwise.rs, src/optim/mod.rs   Test tests/kernels/adam.rs   Bench benches/kernels.rs
 // Source     Kingma and Ba 2015, algorithm 1; clipping as torch.nn.utils.clip_grad_norm_
 
 #include "common.cuh"
@@ -47,10 +47,18 @@ static_assert(sizeof(AdamState) == 72 && alignof(AdamState) == 8);
 static_assert(__builtin_offsetof(AdamState, step) == 16 && __builtin_offsetof(AdamState, grad_scale) == 32);
 static_assert(__builtin_offsetof(AdamState, finite) == 68);
 
+// The chunk of this block. Its pointers come from memory, so the compiler must be told that they point to global memory.
+__device__ __forceinline__ AdamChunk chunk_of_block(const AdamChunk* chunks) {
+    const AdamChunk chunk = chunks[blockIdx.x];
+    __builtin_assume(__isGlobal(chunk.param) && __isGlobal(chunk.grad));
+    __builtin_assume(__isGlobal(chunk.exp_avg) && __isGlobal(chunk.exp_avg_sq));
+    return chunk;
+}
+
 // Each block: the sum of squares of its chunk.
 extern "C" __global__ void __launch_bounds__(THREADS)
 adam_norm(const AdamChunk* __restrict__ chunks, double* __restrict__ partial) {
-    const AdamChunk chunk = chunks[blockIdx.x];
+    const AdamChunk chunk = chunk_of_block(chunks);
     double sum = 0.0;
     for (u64 i = threadIdx.x; i < chunk.elems; i += THREADS) {
         const double g = chunk.grad[i];
@@ -106,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 adam_update(const AdamChunk* __restrict__ chunks, const AdamState* __restrict__ state) {
     if (!state->finite) return;
     const AdamState s = *state;
-    const AdamChunk chunk = chunks[blockIdx.x];
+    const AdamChunk chunk = chunk_of_block(chunks);
     const u64 fours = chunk.elems / 4;
     for (u64 i = threadIdx.x; i < fours; i += THREADS) {
         float g[4], p[4], m[4], v[4];

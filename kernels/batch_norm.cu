@@ -1,4 +1,4 @@
-// batch_norm.cu — batch norm over all but the last dimension, statistics per view, with the residual add and ReLU behind it.
+// batch_norm.cu — batch norm over all but the last dimension, statistics per view, with residual and ReLU behind.
 //
 // Computes   per view and channel: mean, inv_std = 1 / sqrt(biased variance + eps);
 //            running <- (1 - momentum) running + momentum new, view after view, with the unbiased variance;
@@ -11,8 +11,8 @@
 // Launch     grid (ceil(C / 16 V), chunks, views), block 256, V = 4 where C divides by 4, else 1 (columns.cuh);
 //            *_finish: grid ceil(C / 32), block 256; inverse_std: grid ceil(C / 256), block 256. Any size.
 //            dresidual may be dy itself: each element is read before it is written, by the same thread.
-// Cost       reads of x 1 (statistics) + 1 (normalise), writes 1; backward reads x, y, dy twice, writes 1: (3 + 7) elements'
-//            bytes, residual 1 + 1 more; 15 flop an element
+// Cost       reads of x 1 (statistics) + 1 (normalise), writes 1; backward reads x, y, dy twice, writes 1:
+//            3 + 7 elements' bytes, 1 + 1 more with a residual; 15 flop an element
 // Numerics   Statistics: a compensated two-pass over 8 rows in registers (no second read of memory), combined by the
 //            pairwise update of Chan, Golub and LeVeque. Welford's update would divide once a row and wait for itself;
 //            E[x^2] - E[x]^2 loses a channel of mean 500 and deviation 0.05. Chunks are combined in double. x - mean is
@@ -27,11 +27,12 @@ enum class Activation : u32 { Identity = 0, Relu = 1 };
 
 // -- Statistics -------------------------------------------------------------------------------------------------------
 
-// Adds a set of `count` values with this mean and sum of squared deviations to one of `seen`; share = count / (seen + count).
+// Adds `count` values with this mean and sum of squared deviations to `seen` values; share = count / (seen + count).
 template <class T> __device__ __forceinline__ void combine(T& mean, T& m2, T seen, T other_mean, T other_m2, T share) {
     const T delta = other_mean - mean, step = delta * share;
     mean += step;
-    m2 += other_m2 + step * seen * delta;  // in this order: delta^2 of a first mean of 1e20 is infinite, times seen = 0 is NaN
+    // In this order: delta^2 of a first mean of 1e20 would be infinite, and NaN times seen = 0.
+    m2 += other_m2 + step * seen * delta;
 }
 
 constexpr u32 HELD = 8;  // rows in registers: 32 of them with V = 4

@@ -1,15 +1,15 @@
 // binary_entropy.cu — sigmoid heads and the mean entropy of what they say, from the logits, in one pass each way.
 //
-// Computes   y = 1 / (1 + exp(-a));  loss = 1/count sum [ log2(1 + e^-|a|) + |a| sigmoid(-|a|) / ln 2 ], the entropy in bits
+// Computes   y = 1 / (1 + exp(-a));  loss = 1/count sum [ log2(1 + e^-|a|) + |a| sigmoid(-|a|) / ln 2 ], in bits;
 //            da = dy y (1 - y) - dloss a y (1 - y) / (ln 2 count)
 // Shapes     a, y, dy, da [count] f32 or bf16; partial [blocks] double scratch; loss, dloss [1] f32
-// Launch     binary_entropy_forward: any grid of at most 1,024 blocks (ceil(count / 1024) where that is less), block 256;
-//            binary_entropy_finish: 1 block of 1,024; binary_entropy_backward, sigmoid_*: grid ceil(count / 1024), block 256.
+// Launch     binary_entropy_forward: grid min(1024, ceil(count / 1024)), block 256;
+//            binary_entropy_finish: 1 block of 1,024;  *_backward, sigmoid_*: grid ceil(count / 1024), block 256.
 //            y (forward) and dy (backward) may be null: then the entropy alone is computed.
 // Cost       forward 2 sizeof(T) bytes an element, backward 3; about 30 flop an element
 // Numerics   everything from t = e^-|a| <= 1: no overflow, and exact where y rounds to 0 or 1. At an infinite logit the
-//            entropy and its gradient are 0, as 0 log 0 = 0; NaN is carried. f32 an element, sums in double in a fixed order
-// Twin       src/backend/cpu/binary_entropy.rs, elementwise.rs   Test tests/kernels/binary_entropy.rs   Bench benches/kernels.rs
+//            entropy and its gradient are 0, as 0 log 0 = 0; NaN is carried. f32 an element, sums in double, in order
+// Twin       src/backend/cpu/binary_entropy.rs   Test tests/kernels/binary_entropy.rs   Bench benches/kernels.rs
 // Source     the paper's equations 9-10 with 0 log 0 = 0
 
 #include "common.cuh"
@@ -18,18 +18,18 @@ constexpr u32 THREADS = 256;
 constexpr u32 FINISH_THREADS = 1024;
 constexpr double INV_LN_2 = 1.4426950408889634;
 
-// sigmoid(-|a|) from t = e^-|a|.
-__device__ __forceinline__ float small_side(float t) { return t / (1.0f + t); }
+// What both the sigmoid and its entropy come from: t = e^-|a| and q = sigmoid(-|a|).
+struct Tail {
+    float t, q;
+    __device__ __forceinline__ explicit Tail(float a) : t(expf(-fabsf(a))), q(t / (1.0f + t)) {}
+};
 
-__device__ __forceinline__ float sigmoid(float a) {
-    const float t = expf(-fabsf(a));
-    return a < 0.0f ? small_side(t) : 1.0f / (1.0f + t);
-}
+__device__ __forceinline__ float sigmoid(float a, Tail tail) { return a < 0.0f ? tail.q : 1.0f / (1.0f + tail.t); }
+__device__ __forceinline__ float sigmoid(float a) { return sigmoid(a, Tail(a)); }
 
 // In nats.
-__device__ __forceinline__ float entropy(float a) {
-    const float t = expf(-fabsf(a)), q = small_side(t);
-    return log1pf(t) + (q == 0.0f ? 0.0f : q * fabsf(a));
+__device__ __forceinline__ float entropy(float a, Tail tail) {
+    return log1pf(tail.t) + (tail.q == 0.0f ? 0.0f : tail.q * fabsf(a));
 }
 
 template <class T>
@@ -39,17 +39,23 @@ __device__ __forceinline__ void entropy_forward(const T* logits, T* y, double* p
     const u64 step = u64(gridDim.x) * THREADS * 4;
     for (u64 i = (u64(blockIdx.x) * THREADS + threadIdx.x) * 4; i < count; i += step) {
         if (i + 4 <= count) {
-            float a[4], out[4];
+            float a[4], out[4], four = 0.0f;
             load<4>(logits + i, a);
 #pragma unroll
-            for (u32 k = 0; k < 4; ++k) out[k] = sigmoid(a[k]);
+            for (u32 k = 0; k < 4; ++k) {
+                const Tail tail(a[k]);
+                out[k] = sigmoid(a[k], tail);
+                four += entropy(a[k], tail);
+            }
             if (y != nullptr) store<4>(y + i, out);
-            sum += (entropy(a[0]) + entropy(a[1])) + (entropy(a[2]) + entropy(a[3]));
+            sum += four;
         } else {
+#pragma unroll 1  // at most three
             for (u64 k = i; k < count; ++k) {
                 const float a = to_f32(logits[k]);
-                if (y != nullptr) y[k] = from_f32<T>(sigmoid(a));
-                sum += entropy(a);
+                const Tail tail(a);
+                if (y != nullptr) y[k] = from_f32<T>(sigmoid(a, tail));
+                sum += entropy(a, tail);
             }
         }
     }
@@ -59,7 +65,7 @@ __device__ __forceinline__ void entropy_forward(const T* logits, T* y, double* p
 
 // `factor` is -dloss / (ln 2 count).
 __device__ __forceinline__ float entropy_gradient(float a, float dy, float factor) {
-    const float q = small_side(expf(-fabsf(a)));
+    const float q = Tail(a).q;
     if (q == 0.0f) return 0.0f;  // also at an infinite logit, where a q would be NaN
     return (factor * a + dy) * q * (1.0f - q);
 }

@@ -1,9 +1,9 @@
 // columns.cuh — how batch_norm.cu and bias.cu walk a row-major [rows, columns] matrix to reduce over its rows.
 //
-// A block is 16 threads across columns by 16 row lanes. A thread has V neighbouring columns (4 where columns divides by 4,
-// else 1), so with V = 4 a row of bf16 is 128 contiguous bytes a half-warp; it goes down the rows of one chunk in steps of
-// 16. grid.x: groups of 16 V columns; grid.y: chunks of rows; grid.z: views. The host cuts chunks by the shape alone, so
-// that sums are added in the same order on every device.
+// A block is 16 threads across columns by 16 row lanes. A thread has V neighbouring columns (4 where columns divides by
+// 4, else 1), so with V = 4 a row of bf16 is 128 contiguous bytes a half-warp; it goes down the rows of one chunk in
+// steps of 16. grid.x: groups of 16 V columns; grid.y: chunks of rows; grid.z: views. The host cuts chunks by the shape
+// alone, so that sums are added in the same order on every device.
 #pragma once
 #include "common.cuh"
 
@@ -75,7 +75,8 @@ constexpr u32 FINISH_THREADS = FINISH_COLUMNS * FINISH_LANES;
 
 // The sum over a view's chunks of one quantity of one column, in double precision, in every thread of lane 0. By all
 // threads; ends behind a barrier, so it can be called again.
-__device__ __forceinline__ double chunk_sum(const float* partial, const Columns& m, u32 view, u32 quantity, u32 quantities) {
+__device__ __forceinline__ double chunk_sum(const float* partial, const Columns& m, u32 view, u32 quantity,
+                                            u32 quantities) {
     __shared__ double lanes[FINISH_LANES][FINISH_COLUMNS];
     const u32 x = threadIdx.x % FINISH_COLUMNS, lane = threadIdx.x / FINISH_COLUMNS;
     const u32 column = blockIdx.x * FINISH_COLUMNS + x;

@@ -1,7 +1,7 @@
 // common.cuh — what the kernels share: bf16 as bits, loads and stores that compute in f32, reductions in a fixed order.
 //
 // No CUDA header is included: bf16 needs one instruction, and headers that are not ours would raise the PTX ISA and the
-// text the virtual GPU must run. Functions are inline, never static: nvcc names static ones after the folder it runs in.
+// text the virtual GPU must run. Functions are inline, never static: nvcc names static ones after its folder.
 #pragma once
 
 using u8 = unsigned char;
@@ -76,7 +76,7 @@ template <u32 V> __device__ __forceinline__ void store(bf16* p, const float (&x)
     }
 }
 
-// Elements [first, count) of a flat array in steps of four, from `body(i, four)` and `tail(i)` for what four do not fill.
+// Elements [first, count) of a flat array in steps of four, from `body(i)` for four and `tail(i)` for one.
 // Each thread has one step: a launch is ceil(count / (4 * blockDim.x)) blocks.
 constexpr u32 ELEMENTS_PER_THREAD = 4;
 template <class Body, class Tail> __device__ __forceinline__ void for_four(u64 count, Body body, Tail tail) {

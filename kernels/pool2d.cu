@@ -6,11 +6,11 @@
 //            Average: y[n,c] = mean over H, W of x;  dx = dy / (H W), spread
 // Shapes     x, dx [N,H,W,C], y, dy [N,P,Q,C] or [N,C] f32 or bf16; argmax [N,P,Q,C] uint8
 // Launch     max_pool_*, global_avg_pool_backward: grid ceil(elements written / 256), block 256, one element a thread;
-//            global_avg_pool_forward: grid (ceil(C / 32), N), block 256. Any size with H W, R S < 2^31; R S <= 256, N < 65,536.
+//            global_avg_pool_forward: grid (ceil(C / 32), N), block 256. Any size; H W < 2^31, R S <= 256, N < 2^16
 // Cost       max forward: x once (neighbours share taps through the cache), y and argmax once; backward: the reverse;
 //            R S comparisons an output. Average: x once, 1 flop an element
-// Numerics   max pooling is exact; its backward adds in the order of outputs in f32, without atomics: each pixel looks up the
-//            outputs that may have chosen it. Average: f32, 8 partial sums a channel. The same bits on every run
+// Numerics   max pooling is exact; its backward adds in the order of outputs in f32, without atomics: each pixel looks
+//            up the outputs that may have chosen it. Average: f32, 8 partial sums a channel. The same bits on every run
 // Twin       src/backend/cpu/pool2d.rs      Test tests/kernels/pool2d.rs      Bench benches/kernels.rs
 // Source     none: definitions; NaN and ties as PyTorch's max_pool2d
 
@@ -79,7 +79,8 @@ __device__ __forceinline__ void max_backward(const T* dy, const u8* argmax, T* d
     const u64 outputs = in.image * m.p * m.q * m.channels + in.channel;
     // Outputs p with p stride <= row + padding < p stride + r.
     const u32 row = in.row + m.padding, column = in.column + m.padding;
-    const u32 p_first = row < m.r ? 0 : (row - m.r) / m.stride + 1, q_first = column < m.s ? 0 : (column - m.s) / m.stride + 1;
+    const u32 p_first = row < m.r ? 0 : (row - m.r) / m.stride + 1;
+    const u32 q_first = column < m.s ? 0 : (column - m.s) / m.stride + 1;
     float sum = 0.0f;
     for (u32 p = p_first; p < m.p && p * m.stride <= row; ++p) {
         for (u32 q = q_first; q < m.q && q * m.stride <= column; ++q) {
@@ -108,7 +109,8 @@ template <class T> __device__ __forceinline__ void avg_forward(const T* x, T* y,
     y[u64(blockIdx.y) * channels + channel] = from_f32<T>(sum / float(pixels));
 }
 
-template <class T> __device__ __forceinline__ void avg_backward(const T* dy, T* dx, u64 count, u32 pixels, u32 channels) {
+template <class T>
+__device__ __forceinline__ void avg_backward(const T* dy, T* dx, u64 count, u32 pixels, u32 channels) {
     const u64 i = u64(blockIdx.x) * THREADS + threadIdx.x;
     if (i >= count) return;
     const u64 pixel = i / channels;
@@ -117,7 +119,8 @@ template <class T> __device__ __forceinline__ void avg_backward(const T* dy, T* 
 
 #define POOL2D(T, name)                                                                                                \
     extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
-    max_pool_forward_##name(const T* __restrict__ x, T* __restrict__ y, u8* __restrict__ argmax, u64 count, MaxPool m) { \
+    max_pool_forward_##name(const T* __restrict__ x, T* __restrict__ y, u8* __restrict__ argmax, u64 count,            \
+                            MaxPool m) {                                                                               \
         max_forward(x, y, argmax, count, m);                                                                           \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
@@ -130,7 +133,8 @@ template <class T> __device__ __forceinline__ void avg_backward(const T* dy, T* 
         avg_forward(x, y, pixels, channels);                                                                           \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
-    global_avg_pool_backward_##name(const T* __restrict__ dy, T* __restrict__ dx, u64 count, u32 pixels, u32 channels) { \
+    global_avg_pool_backward_##name(const T* __restrict__ dy, T* __restrict__ dx, u64 count, u32 pixels,               \
+                                    u32 channels) {                                                                    \
         avg_backward(dy, dx, count, pixels, channels);                                                                 \
     }
 POOL2D(float, f32)
