@@ -7,16 +7,17 @@
 //            dbias = sum g, dweight = sum g xhat, dx = weight inv_std (g - mean(g) - xhat mean(g xhat)), dresidual = g.
 // Shapes     x, y, residual, dy, dx, dresidual [views * rows, columns] f32 or bf16, NHWC with columns = C;
 //            weight, bias, dweight, dbias, running_mean, running_var [C] f32; mean, inv_std [views, C] f32;
-//            partial [views, chunks, 2, C] f32 scratch; coefficients [views, 3, C] f32 scratch
+//            partial [views, chunks, 3 (statistics) or 2, C] f32 scratch; coefficients [views, 3, C] f32 scratch
 // Launch     grid (ceil(C / 16 V), chunks, views), block 256, V = 4 where C divides by 4, else 1 (columns.cuh);
 //            *_finish: grid ceil(C / 32), block 256; inverse_std: grid ceil(C / 256), block 256. Any size.
 //            dresidual may be dy itself: each element is read before it is written, by the same thread.
 // Cost       reads of x 1 (statistics) + 1 (normalise), writes 1; backward reads x, y, dy twice, writes 1:
 //            3 + 7 elements' bytes, 1 + 1 more with a residual; 15 flop an element
-// Numerics   Statistics: a compensated two-pass over 8 rows in registers (no second read of memory), combined by the
-//            pairwise update of Chan, Golub and LeVeque. Welford's update would divide once a row and wait for itself;
-//            E[x^2] - E[x]^2 loses a channel of mean 500 and deviation 0.05. Chunks are combined in double. x - mean is
-//            taken first, for the same reason. f32 otherwise; a fixed order, so the same bits on every run.
+// Numerics   Statistics: of distances from a view's first row, by a compensated two-pass over 8 rows in registers (no
+//            second read of memory), combined by the pairwise update of Chan, Golub and LeVeque. Welford's update would
+//            divide once a row and wait for itself; E[x^2] - E[x]^2 loses a channel of mean 500 and deviation 0.05.
+//            Chunks are combined in double. x - mean is taken first, for the same reason. f32 otherwise; a fixed order,
+//            so the same bits on every run.
 // Twin       src/backend/cpu/batch_norm.rs      Test tests/kernels/batch_norm.rs      Bench benches/kernels.rs
 // Source     Ioffe and Szegedy 2015; Chan, Golub and LeVeque 1983, eq. 1.5
 
@@ -35,11 +36,15 @@ template <class T> __device__ __forceinline__ void combine(T& mean, T& m2, T see
     m2 += other_m2 + step * seen * delta;
 }
 
-constexpr u32 HELD = 8;  // rows in registers: 32 of them with V = 4
+constexpr u32 HELD = 8;        // rows in registers: 32 of them with V = 4
+constexpr u32 STATISTICS = 3;  // quantities of a chunk: mean and sum of squared deviations of x - shift, and shift
 
 template <class T, u32 V> __device__ __forceinline__ void statistics(const T* x, float* partial, const Columns& m) {
     const Walk w = walk<V>(m);
-    float mean[V] = {}, m2[V] = {}, seen = 0.0f;
+    // Everything is taken relative to the view's first row. The mean of a few values near 500 is not an f32; that of their
+    // distances from one of them is, to seven digits.
+    float shift[V] = {}, mean[V] = {}, m2[V] = {}, seen = 0.0f;
+    if (w.inside) load<V>(x + u64(blockIdx.z) * m.rows * m.columns + w.column, shift);
     for (u64 row = w.first; row < w.last; row += HELD * ROW_LANES) {
         const u64 left = (w.last - row + ROW_LANES - 1) / ROW_LANES;
         const u32 held = left < HELD ? u32(left) : HELD;
@@ -55,7 +60,10 @@ template <class T, u32 V> __device__ __forceinline__ void statistics(const T* x,
         for (u32 i = 0; i < V; ++i) {
             float sum = 0.0f;
 #pragma unroll
-            for (u32 r = 0; r < HELD; ++r) sum += v[r][i];  // zeros behind the last row
+            for (u32 r = 0; r < HELD; ++r) {
+                v[r][i] -= shift[i];
+                sum += r < held ? v[r][i] : 0.0f;
+            }
             float center = sum * inverse, first = 0.0f, second = 0.0f;
 #pragma unroll
             for (u32 r = 0; r < HELD; ++r) {
@@ -90,8 +98,9 @@ template <class T, u32 V> __device__ __forceinline__ void statistics(const T* x,
         }
         seen += count;
     }
-    store<V>(partial + partial_at(m, blockIdx.z, blockIdx.y, 0, 2) + w.column, mean);
-    store<V>(partial + partial_at(m, blockIdx.z, blockIdx.y, 1, 2) + w.column, m2);
+    store<V>(partial + partial_at(m, blockIdx.z, blockIdx.y, 0, STATISTICS) + w.column, mean);
+    store<V>(partial + partial_at(m, blockIdx.z, blockIdx.y, 1, STATISTICS) + w.column, m2);
+    store<V>(partial + partial_at(m, blockIdx.z, blockIdx.y, 2, STATISTICS) + w.column, shift);
 }
 
 // running_mean and running_var are null where nothing is to be updated.
@@ -108,7 +117,7 @@ batch_norm_statistics_finish(const float* __restrict__ partial, float* __restric
         for (u32 chunk = lane; inside && chunk < m.chunks; chunk += FINISH_LANES) {
             const u64 start = u64(chunk) * m.chunk_rows;
             const double count = double(start + m.chunk_rows < m.rows ? m.chunk_rows : m.rows - start);
-            const u64 at = partial_at(m, view, chunk, 0, 2) + column;
+            const u64 at = partial_at(m, view, chunk, 0, STATISTICS) + column;
             combine<double>(center, m2, seen, partial[at], partial[at + m.columns], count / (seen + count));
             seen += count;
         }
@@ -122,6 +131,7 @@ batch_norm_statistics_finish(const float* __restrict__ partial, float* __restric
             }
             // Rounding may leave a little less than nothing; written so that NaN stays NaN.
             const double var = m2 < 0.0 ? 0.0 : m2 / seen;
+            center += partial[partial_at(m, view, 0, 2, STATISTICS) + column];  // the shift, one for all chunks of a view
             mean[u64(view) * m.columns + column] = float(center);
             inv_std[u64(view) * m.columns + column] = float(1.0 / sqrt(var + eps));
             if (running_mean != nullptr) {
