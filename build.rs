@@ -144,6 +144,11 @@ impl Sources {
         }
         let text = fs::read_to_string(&raw).map_err(at("read", &raw))?;
         let body = portable(&text, &self.folder)?;
+        if body.contains(INTERNAL) {
+            let problem =
+                "a static function (or one in an unnamed namespace, or of a CUDA header: see the debug strings)";
+            return Err(format!("kernels/{name}.cu uses {problem}, which nvcc names after the folder: make it inline"));
+        }
         let body_hash = xxh3_128(body.as_bytes());
         Ok(format!("{}{hash}\n{TEXT}{body_hash:032x}\n{body}", sources_line(name)))
     }
@@ -154,6 +159,9 @@ fn sources_line(name: &str) -> String {
 }
 
 const TEXT: &str = "// Hash of what follows this line: ";
+
+/// `_INTERNAL_`, as the debug strings of -lineinfo spell what nvcc names after the file's absolute path.
+const INTERNAL: &str = "95,73,78,84,69,82,78,65,76,95";
 
 /// Whether `shipped` was made from the sources of this hash and has not been changed since.
 fn is_fresh(shipped: &str, hash: &str) -> bool {

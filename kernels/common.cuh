@@ -19,7 +19,6 @@ struct alignas(8) bf16x4 {
 };
 
 constexpr u32 WARP = 32;
-constexpr u32 FULL_WARP = 0xffffffffu;
 
 __device__ __forceinline__ float to_f32(float x) { return x; }
 __device__ __forceinline__ float to_f32(bf16 x) { return __uint_as_float(u32(x.bits) << 16); }
@@ -89,10 +88,28 @@ template <class Body, class Tail> __device__ __forceinline__ void for_four(u64 c
     }
 }
 
+// x of the lane whose number differs by `distance` in its bits; all 32 lanes take part. In PTX, as CUDA's __shfl_xor_sync
+// is a static function.
+__device__ __forceinline__ u32 shuffle_xor(u32 x, u32 distance) {
+    u32 y;
+    asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(y) : "r"(x), "r"(distance));
+    return y;
+}
+__device__ __forceinline__ float shuffle_xor(float x, u32 distance) {
+    return __uint_as_float(shuffle_xor(__float_as_uint(x), distance));
+}
+__device__ __forceinline__ double shuffle_xor(double x, u32 distance) {
+    u32 low, high;
+    asm("mov.b64 {%0, %1}, %2;" : "=r"(low), "=r"(high) : "d"(x));
+    low = shuffle_xor(low, distance), high = shuffle_xor(high, distance);
+    asm("mov.b64 %0, {%1, %2};" : "=d"(x) : "r"(low), "r"(high));
+    return x;
+}
+
 // Sum over a warp, in every lane; all 32 lanes take part. The tree is fixed: the same bits on every run.
 template <class T> __device__ __forceinline__ T warp_sum(T x) {
 #pragma unroll
-    for (u32 distance = WARP / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(FULL_WARP, x, distance);
+    for (u32 distance = WARP / 2; distance > 0; distance /= 2) x += shuffle_xor(x, distance);
     return x;
 }
 

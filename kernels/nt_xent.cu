@@ -46,6 +46,8 @@ static_assert(__builtin_offsetof(NtXent, temperature) == 24);
 
 __device__ __forceinline__ u32 positive_of(u32 i, u32 count) { return i < count / 2 ? i + count / 2 : i - count / 2; }
 
+__device__ __forceinline__ u32 smaller(u32 a, u32 b) { return a < b ? a : b; }
+
 // Position in a matrix of columns of element j of sample i.
 __device__ __forceinline__ u64 column_at(const NtXent& n, u32 i, u32 j) {
     const u32 heads = n.count / 2, view = i / heads;
@@ -142,7 +144,7 @@ __device__ __forceinline__ void forward(const u32* unit, float* largest, float* 
     __shared__ float2 rows[TILE][P::SHARERS + 1];
     const float rate = float(1.0 / n.temperature);
     const u32 row = blockIdx.x * TILE, tile_count = (n.count + TILE - 1) / TILE;
-    const u32 start = blockIdx.y * n.tiles_per_split, end = min(start + n.tiles_per_split, tile_count);
+    const u32 start = blockIdx.y * n.tiles_per_split, end = smaller(start + n.tiles_per_split, tile_count);
     float top[P::SLOTS], total[P::SLOTS];
 #pragma unroll
     for (u32 slot = 0; slot < P::SLOTS; ++slot) top[slot] = LOWEST, total[slot] = 0.0f;
@@ -218,7 +220,7 @@ __device__ __forceinline__ void backward(const u32* unit, const float* lse, floa
     __shared__ ProductTiles<P> product;
     const float rate = float(1.0 / n.temperature);
     const u32 row = n.first + blockIdx.x * TILE, row_end = n.first + n.rows, tile_count = (n.count + TILE - 1) / TILE;
-    const u32 start = blockIdx.y * n.tiles_per_split, end = min(start + n.tiles_per_split, tile_count);
+    const u32 start = blockIdx.y * n.tiles_per_split, end = smaller(start + n.tiles_per_split, tile_count);
     const u32 feature = blockIdx.z * FEATURES;
     float own[P::SLOTS], sums[32];
 #pragma unroll
