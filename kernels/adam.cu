@@ -1,6 +1,6 @@
 // adam.cu — Adam over all parameters at once, with global-norm clipping; the host waits for nothing.
 //
-// Computes   norm = sqrt(sum of g^2 over all gradients);  scale = min(1, clip_norm / (norm + 1e-6)), or 1 without clip_norm;
+// Computes   norm = sqrt(sum of g^2 over all gradients);  scale = min(1, clip_norm / (norm + 1e-6)) (1 for 0);
 //            g' = scale g + weight_decay p;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2;
 //            p -= learning_rate m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps).
 //            A norm that is not finite changes nothing but `nonfinite_steps`; t counts the steps made
@@ -47,7 +47,7 @@ static_assert(sizeof(AdamState) == 72 && alignof(AdamState) == 8);
 static_assert(__builtin_offsetof(AdamState, step) == 16 && __builtin_offsetof(AdamState, grad_scale) == 32);
 static_assert(__builtin_offsetof(AdamState, finite) == 68);
 
-// The chunk of this block. Its pointers come from memory, so the compiler must be told that they point to global memory.
+// This block's chunk. Its pointers come from memory, so the compiler must be told that they point to global memory.
 __device__ __forceinline__ AdamChunk chunk_of_block(const AdamChunk* chunks) {
     const AdamChunk chunk = chunks[blockIdx.x];
     __builtin_assume(__isGlobal(chunk.param) && __isGlobal(chunk.grad));

@@ -41,8 +41,8 @@ constexpr u32 STATISTICS = 3;  // quantities of a chunk: mean and sum of squared
 
 template <class T, u32 V> __device__ __forceinline__ void statistics(const T* x, float* partial, const Columns& m) {
     const Walk w = walk<V>(m);
-    // Everything is taken relative to the view's first row. The mean of a few values near 500 is not an f32; that of their
-    // distances from one of them is, to seven digits.
+    // Everything is taken relative to the view's first row. The mean of a few values near 500 is not an f32; that of
+    // their distances from one of them is, to seven digits.
     float shift[V] = {}, mean[V] = {}, m2[V] = {}, seen = 0.0f;
     if (w.inside) load<V>(x + u64(blockIdx.z) * m.rows * m.columns + w.column, shift);
     for (u64 row = w.first; row < w.last; row += HELD * ROW_LANES) {
@@ -131,7 +131,8 @@ batch_norm_statistics_finish(const float* __restrict__ partial, float* __restric
             }
             // Rounding may leave a little less than nothing; written so that NaN stays NaN.
             const double var = m2 < 0.0 ? 0.0 : m2 / seen;
-            center += partial[partial_at(m, view, 0, 2, STATISTICS) + column];  // the shift, one for all chunks of a view
+            // The shift is one for all chunks of a view.
+            center += partial[partial_at(m, view, 0, 2, STATISTICS) + column];
             mean[u64(view) * m.columns + column] = float(center);
             inv_std[u64(view) * m.columns + column] = float(1.0 / sqrt(var + eps));
             if (running_mean != nullptr) {

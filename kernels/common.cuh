@@ -88,8 +88,8 @@ template <class Body, class Tail> __device__ __forceinline__ void for_four(u64 c
     }
 }
 
-// x of the lane whose number differs by `distance` in its bits; all 32 lanes take part. In PTX, as CUDA's __shfl_xor_sync
-// is a static function.
+// x of the lane whose number differs by `distance` in its bits; all 32 lanes take part. In PTX, as CUDA's
+// __shfl_xor_sync is a static function.
 __device__ __forceinline__ u32 shuffle_xor(u32 x, u32 distance) {
     u32 y;
     asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(y) : "r"(x), "r"(distance));

@@ -6,8 +6,8 @@
 //            da_i = (du_i - u_i (u_i . du_i)) / |a_i|, or du_i / 1e-12 where the norm was clamped
 // Shapes     count = 2R samples of dim elements. z, dz f32 or bf16: rows [count, dim]; columns [2 dim, count / 2],
 //            where sample v K + h is column h of the v-th half of the rows. unit [count, words] f32 or bf16, a row
-//            padded with zeros to a multiple of 16 words of 32 bits; norm, lse, positive [count] f32; loss, dloss [1] f32.
-//            Scratch, f32: largest, sum [splits, count]; partial [splits, rows of the slice, dim]
+//            padded with zeros to a multiple of 16 words of 32 bits; norm, lse, positive [count] f32; loss, dloss [1]
+//            f32. Scratch, f32: largest, sum [splits, count]; partial [splits, rows of the slice, dim]
 // Launch     normalise: rows grid ceil(count / 8), columns grid ceil(count / 32), block 256;
 //            forward: grid (ceil(count / 64), splits), block 256;  forward_finish: 1 block of 1,024;
 //            backward: grid (ceil(slice rows / 64), splits, ceil(dim / 128)), block 256;
