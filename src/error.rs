@@ -48,6 +48,9 @@ pub enum Error {
     /// Training produced a number that is not finite.
     #[error("{0}")]
     NonFinite(String),
+    /// A device refused or failed.
+    #[error("{0}")]
+    Device(String),
     /// The user asked to stop, before there was anything to keep: exit code 130.
     #[error("stopped")]
     Interrupted,

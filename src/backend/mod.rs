@@ -6,6 +6,7 @@
 //! `ops/` before a method is called; a method may trust them.
 
 pub mod cpu;
+pub mod cuda;
 
 use std::fmt::Debug;
 

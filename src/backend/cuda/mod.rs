@@ -1,0 +1,78 @@
+//! The CUDA backend: so far its kernels, as PTX, and their typed launches; a file for each of kernels/*.cu.
+
+pub mod adam;
+pub mod batch_norm;
+pub mod bias;
+pub mod binary_entropy;
+pub mod cast;
+pub mod columns;
+pub mod kernel;
+pub mod nt_xent;
+pub mod pool2d;
+pub mod ptx;
+
+#[cfg(test)]
+mod signatures {
+    //! Every wrapper's parameters are those of the compiled kernel, and every compiled kernel has a wrapper.
+
+    use std::collections::BTreeMap;
+
+    use half::bf16;
+
+    use super::{adam, batch_norm, bias, binary_entropy, cast, kernel::Signature, nt_xent, pool2d, ptx};
+
+    fn of_element<T: super::kernel::Element>() -> Vec<Signature> {
+        vec![
+            cast::CastImages::<T>::signature(),
+            bias::BiasAdd::<T>::signature(),
+            bias::BiasBackward::<T>::signature(),
+            batch_norm::Statistics::<T>::signature(),
+            batch_norm::Normalise::<T>::signature(),
+            batch_norm::BackwardSums::<T>::signature(),
+            batch_norm::BackwardData::<T>::signature(),
+            pool2d::MaxPoolForward::<T>::signature(),
+            pool2d::MaxPoolBackward::<T>::signature(),
+            pool2d::GlobalAvgPoolForward::<T>::signature(),
+            pool2d::GlobalAvgPoolBackward::<T>::signature(),
+            binary_entropy::BinaryEntropyForward::<T>::signature(),
+            binary_entropy::BinaryEntropyBackward::<T>::signature(),
+            binary_entropy::SigmoidForward::<T>::signature(),
+            binary_entropy::SigmoidBackward::<T>::signature(),
+        ]
+    }
+
+    fn of_precision<P: nt_xent::Precision>() -> Vec<Signature> {
+        vec![
+            nt_xent::NormaliseRows::<P>::signature(),
+            nt_xent::NormaliseColumns::<P>::signature(),
+            nt_xent::Forward::<P>::signature(),
+            nt_xent::Backward::<P>::signature(),
+            nt_xent::BackwardRowsFinish::<P>::signature(),
+            nt_xent::BackwardColumnsFinish::<P>::signature(),
+        ]
+    }
+
+    #[test]
+    fn wrappers_fit_the_compiled_kernels() {
+        let single = vec![
+            cast::CastToBf16::signature(),
+            cast::CastToF32::signature(),
+            bias::BiasBackwardFinish::signature(),
+            batch_norm::StatisticsFinish::signature(),
+            batch_norm::InverseStd::signature(),
+            batch_norm::BackwardFinish::signature(),
+            binary_entropy::BinaryEntropyFinish::signature(),
+            nt_xent::ForwardFinish::signature(),
+            adam::Norm::signature(),
+            adam::Prepare::signature(),
+            adam::Update::signature(),
+        ];
+        let generic = [of_element::<f32>(), of_element::<bf16>()].into_iter().flatten();
+        let precisions =
+            [of_precision::<nt_xent::F32>(), of_precision::<nt_xent::Tf32>(), of_precision::<nt_xent::Bf16>()];
+        let wrapped: BTreeMap<_, _> =
+            single.into_iter().chain(generic).chain(precisions.into_iter().flatten()).collect();
+        let compiled: BTreeMap<_, _> = ptx::MODULES.iter().flat_map(|(_, text)| ptx::entry_points(text)).collect();
+        assert_eq!(wrapped, compiled);
+    }
+}
