@@ -1,0 +1,138 @@
+//! `mma.sync`, `ldmatrix` and `stmatrix`: which lane holds which element is as PTX ISA, "Matrix fragments", says.
+
+use super::block::Block;
+use super::launch::Step;
+use super::memory::{Target, lane_address};
+use super::op::{Address, MmaShape, Space};
+use super::registers::{LANES, NONE, Reg};
+use super::simd::{Tile, multiply_tile};
+use super::warp::Warp;
+use crate::float::{Bf16, F16, Narrow};
+
+fn half(bits: u32, bf16: bool) -> f32 {
+    if bf16 { Bf16(bits as u16).widen() } else { F16(bits as u16).widen() }
+}
+
+/// tf32 ignores the 13 lowest bits.
+fn tf32(bits: u32) -> f32 {
+    f32::from_bits(bits & 0xffff_e000)
+}
+
+impl Block<'_> {
+    /// `d = a b + c` with f32 accumulation: products are exact, sums are rounded to f32 step by step in the order of k.
+    /// A tensor core sums in another order with other guard bits: results differ in the last places.
+    pub fn mma(&mut self, w: &mut Warp, shape: MmaShape, d: &[Reg; 4], a: &[Reg; 4], b: &[Reg; 2], c: &[Reg; 4]) {
+        let word = |r: Reg, lane: usize| w.registers.words[r as usize][lane];
+        let (mut am, mut bm, mut acc): ([[f32; 16]; 16], [[f32; 8]; 16], Tile) =
+            ([[0.0; 16]; 16], [[0.0; 8]; 16], [[0.0; 8]; 16]);
+        let (k, bf16, wide) = match shape {
+            MmaShape::M16N8K16Bf16 => (16, true, false),
+            MmaShape::M16N8K16F16 => (16, false, false),
+            MmaShape::M16N8K8Bf16 => (8, true, false),
+            MmaShape::M16N8K8F16 => (8, false, false),
+            MmaShape::M16N8K8Tf32 => (8, false, true),
+            MmaShape::M16N8K4Tf32 => (4, false, true),
+        };
+        for lane in 0..LANES {
+            let (group, in_group) = (lane / 4, lane % 4);
+            for q in 0..4 {
+                acc[group + 8 * (q / 2)][in_group * 2 + q % 2] = f32::from_bits(word(c[q], lane));
+                if a[q] == NONE {
+                    continue;
+                }
+                let (row, bits) = (group + 8 * (q % 2), word(a[q], lane));
+                if wide {
+                    am[row][in_group + 4 * (q / 2)] = tf32(bits);
+                } else {
+                    let column = in_group * 2 + 8 * (q / 2);
+                    am[row][column] = half(bits, bf16);
+                    am[row][column + 1] = half(bits >> 16, bf16);
+                }
+            }
+            for q in (0..2).filter(|&q| b[q] != NONE) {
+                let bits = word(b[q], lane);
+                if wide {
+                    bm[in_group + 4 * q][group] = tf32(bits);
+                } else {
+                    bm[in_group * 2 + 8 * q][group] = half(bits, bf16);
+                    bm[in_group * 2 + 8 * q + 1][group] = half(bits >> 16, bf16);
+                }
+            }
+        }
+        multiply_tile(&am, &bm, k, &mut acc);
+        for lane in 0..LANES {
+            let (group, in_group) = (lane / 4, lane % 4);
+            for q in (0..4).filter(|&q| d[q] != NONE) {
+                w.registers.words[d[q] as usize][lane] = acc[group + 8 * (q / 2)][in_group * 2 + q % 2].to_bits();
+            }
+        }
+        self.counts.flops += 2 * 16 * 8 * k as u64;
+    }
+
+    /// Lane `8 i + r` gives the address of row `r` of matrix `i`; lane `l` gets elements `2 (l % 4)` and the next of row
+    /// `l / 4` of each, or of column `l / 4` if transposed.
+    pub fn load_matrix(
+        &mut self,
+        w: &mut Warp,
+        address: &Address,
+        count: u8,
+        transposed: bool,
+        d: &[Reg; 4],
+        pc: u32,
+    ) -> Step<()> {
+        for (i, &r) in d.iter().enumerate().take(count as usize) {
+            let mut rows = [[0u16; 8]; 8];
+            for (row, elements) in rows.iter_mut().enumerate() {
+                let lane = i * 8 + row;
+                let target = self.target(w, Space::Shared, lane_address(&w.registers, address, lane), 16, pc, lane)?;
+                let chunk = self.fetch(w, target, 16, pc, lane);
+                for (j, e) in elements.iter_mut().enumerate() {
+                    *e = (chunk[j / 4] >> (16 * (j % 4))) as u16;
+                }
+            }
+            if r == NONE {
+                continue;
+            }
+            for lane in 0..LANES {
+                let (x, y) = (lane / 4, lane % 4 * 2);
+                let (low, high) = if transposed { (rows[y][x], rows[y + 1][x]) } else { (rows[x][y], rows[x][y + 1]) };
+                w.registers.words[r as usize][lane] = low as u32 | (high as u32) << 16;
+            }
+        }
+        Ok(())
+    }
+
+    /// The inverse of [`Block::load_matrix`].
+    pub fn store_matrix(
+        &mut self,
+        w: &mut Warp,
+        address: &Address,
+        count: u8,
+        transposed: bool,
+        a: &[Reg; 4],
+        pc: u32,
+    ) -> Step<()> {
+        for (i, &r) in a.iter().enumerate().take(count as usize) {
+            let mut rows = [[0u16; 8]; 8];
+            for lane in 0..LANES {
+                let (x, y, bits) = (lane / 4, lane % 4 * 2, w.registers.words[r as usize][lane]);
+                for (offset, value) in [bits as u16, (bits >> 16) as u16].into_iter().enumerate() {
+                    let (row, column) = if transposed { (y + offset, x) } else { (x, y + offset) };
+                    rows[row][column] = value;
+                }
+            }
+            for (row, elements) in rows.iter().enumerate() {
+                let lane = i * 8 + row;
+                let at = lane_address(&w.registers, address, lane);
+                let target = self.target(w, Space::Shared, at, 16, pc, lane)?;
+                let mut chunk = [0; 4];
+                for (j, &e) in elements.iter().enumerate() {
+                    chunk[j / 4] |= (e as u64) << (16 * (j % 4));
+                }
+                debug_assert!(matches!(target, Target::Shared(_)));
+                self.put(w, target, 16, &chunk, pc, lane)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,25 @@
+//! The executor: one instruction for up to 32 lanes at a time.
+//!
+//! A warp runs one group of lanes, the one with the smallest program counter, until it meets others there (so diverged
+//! lanes join again as early as possible). A group parks at a warp-synchronous instruction until every lane that its
+//! mask names has come. A block runs its warps in turn from barrier to barrier; a grid runs its blocks side by side.
+
+pub mod alu;
+mod block;
+pub mod convert;
+mod copy;
+pub mod float;
+mod launch;
+mod matrix;
+mod memory;
+mod op;
+mod registers;
+mod shared;
+mod simd;
+mod sync;
+mod warp;
+
+pub use launch::{Counts, Launch, run};
+pub use memory::atomic_covers;
+pub use op::*;
+pub use registers::{ALL, Alu, Lane, NONE, Operands, Reg, Registers};

@@ -1,0 +1,134 @@
+//! Making the shared library known before a program asks for the driver.
+
+use crate::exec::Counts;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// What [`preload`] came to.
+#[derive(Clone, Debug)]
+pub enum Preload {
+    /// The virtual GPU answers for `libcuda.so.1` from now on.
+    Virtual(VirtualGpu),
+    /// A real driver is here: nothing was loaded, tests run on it.
+    Real,
+    /// The virtual GPU could not be loaded, and why.
+    Failed(String),
+}
+
+type Access = unsafe extern "C" fn(*mut c_char, usize, *mut usize) -> u32;
+
+/// The loaded virtual GPU, for what tests ask of it. It is one for the whole process.
+#[derive(Clone, Copy, Debug)]
+pub struct VirtualGpu {
+    last_report: Access,
+    set_seed: unsafe extern "C" fn(u64) -> u32,
+    take_counts: unsafe extern "C" fn(*mut Counts) -> u32,
+}
+
+impl VirtualGpu {
+    /// Takes what the checks found since the last call, a line each, and clears the context's error.
+    pub fn last_report(&self) -> String {
+        let mut length = 0;
+        // SAFETY: asks for the length only.
+        unsafe { (self.last_report)(std::ptr::null_mut(), 0, &mut length) };
+        let mut text = vec![0u8; length + (1 << 16)]; // more may come in between
+        // SAFETY: `text` has the room that is stated.
+        unsafe { (self.last_report)(text.as_mut_ptr().cast(), text.len(), &mut length) };
+        text.truncate(length);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Restarts the order of streams from a seed; `VGPU_SEED` gives the first.
+    pub fn set_seed(&self, seed: u64) {
+        // SAFETY: takes a number.
+        unsafe { (self.set_seed)(seed) };
+    }
+
+    /// Instructions, operations and bytes since the last call.
+    pub fn take_counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        // SAFETY: the library is of this build, so the structure is the same.
+        unsafe { (self.take_counts)(&mut counts) };
+        counts
+    }
+}
+
+/// Loads the virtual GPU under the driver's name, unless a real driver is here and `VGPU=1` is not set. The first call
+/// decides; it must come before the program's first call of CUDA.
+pub fn preload() -> Preload {
+    static DONE: OnceLock<Preload> = OnceLock::new();
+    DONE.get_or_init(|| {
+        let asked = std::env::var_os("VGPU").is_some_and(|v| v == "1");
+        if !asked && real_driver() { Preload::Real } else { load().map_or_else(Preload::Failed, Preload::Virtual) }
+    })
+    .clone()
+}
+
+fn open(name: &CStr, flags: c_int) -> *mut c_void {
+    // SAFETY: a string; libraries run their initialisers, as they would for the program.
+    unsafe { libc::dlopen(name.as_ptr(), flags) }
+}
+
+fn symbol(library: *mut c_void, name: &CStr) -> *mut c_void {
+    // SAFETY: an open library and a string.
+    unsafe { libc::dlsym(library, name.as_ptr()) }
+}
+
+/// Whether the loader finds a driver that is not this one, under any name that programs try.
+fn real_driver() -> bool {
+    [c"libcuda.so.1", c"libcuda.so"].into_iter().any(|name| {
+        let library = open(name, libc::RTLD_LAZY | libc::RTLD_LOCAL);
+        if library.is_null() {
+            return false;
+        }
+        let ours = !symbol(library, c"vgpu_present").is_null();
+        // SAFETY: opened above.
+        unsafe { libc::dlclose(library) };
+        !ours
+    })
+}
+
+/// Cargo puts the library beside the test (`target/*/deps`), and beside programs in `deps` below them.
+fn candidates() -> Vec<PathBuf> {
+    if let Some(path) = std::env::var_os("VGPU_LIBRARY") {
+        return vec![path.into()];
+    }
+    let exe = std::env::current_exe().unwrap_or_default();
+    let folder = exe.parent().map(PathBuf::from).unwrap_or_default();
+    [folder.clone(), folder.join("deps"), folder.join("../deps")].map(|f| f.join("libvgpu.so")).into()
+}
+
+fn load() -> Result<VirtualGpu, String> {
+    let paths = candidates();
+    let Some(path) = paths.iter().find(|p| p.is_file()).and_then(|p| p.canonicalize().ok()) else {
+        return Err(format!("libvgpu.so is not at {paths:?}; VGPU_LIBRARY may name it"));
+    };
+    let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|e| e.to_string())?;
+    let library = open(&name, libc::RTLD_NOW | libc::RTLD_GLOBAL);
+    if library.is_null() {
+        // SAFETY: the loader's last message, which lives until the next call.
+        let message = unsafe { CStr::from_ptr(libc::dlerror()) };
+        return Err(message.to_string_lossy().into_owned());
+    }
+    // A file `libcuda.so` would be found before the name that answers here.
+    for name in [c"libcuda.so", c"libcuda.so.1"] {
+        let found = open(name, libc::RTLD_LAZY | libc::RTLD_LOCAL);
+        if !found.is_null() && symbol(found, c"vgpu_present").is_null() {
+            return Err(format!("{name:?} leads to a real driver, which programs would find first"));
+        }
+    }
+    let get = |name: &CStr| match symbol(library, name) {
+        p if p.is_null() => Err(format!("{} has no {name:?}", path.display())),
+        p => Ok(p),
+    };
+    let (report, seed, counts) = (get(c"vgpu_last_report")?, get(c"vgpu_set_seed")?, get(c"vgpu_take_counts")?);
+    // SAFETY: the entry points of `driver::own`, with these signatures.
+    unsafe {
+        Ok(VirtualGpu {
+            last_report: std::mem::transmute::<*mut c_void, Access>(report),
+            set_seed: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(u64) -> u32>(seed),
+            take_counts: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut Counts) -> u32>(counts),
+        })
+    }
+}
