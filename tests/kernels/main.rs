@@ -1,0 +1,87 @@
+//! Every kernel on a device, against the CPU backend in double precision: a real device if there is one, else the virtual
+//! GPU, which runs the very PTX that ships and reports what a device would let pass.
+
+mod binary_entropy;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr};
+use disentangle::backend::cuda::kernel::Kernels;
+use vgpu::{Preload, VirtualGpu, preload};
+
+/// A context and its errors belong to the process: one test at a time.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// A device with the kernels loaded. Dropping it checks that the virtual GPU found nothing.
+struct Device {
+    kernels: Kernels,
+    stream: Arc<CudaStream>,
+    virtual_gpu: Option<VirtualGpu>,
+    _one: MutexGuard<'static, ()>,
+}
+
+/// The device to test on. Fails where there is neither a real nor a virtual one.
+fn device() -> Device {
+    let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let virtual_gpu = match preload() {
+        Preload::Virtual(gpu) => Some(gpu),
+        Preload::Real => None,
+        Preload::Failed(why) => panic!("no device: {why}"),
+    };
+    if let Some(gpu) = virtual_gpu {
+        gpu.last_report();
+    }
+    let context = CudaContext::new(0).unwrap();
+    let stream = context.new_stream().unwrap();
+    let kernels = Kernels::load(&context, Arc::clone(&stream)).unwrap();
+    Device { kernels, stream, virtual_gpu, _one: one }
+}
+
+impl Device {
+    fn upload<T: DeviceRepr + Clone>(&self, values: &[T]) -> CudaSlice<T> {
+        self.stream.clone_htod(values).unwrap()
+    }
+
+    /// Memory that nobody wrote: what a kernel leaves out shows.
+    fn unwritten<T: DeviceRepr>(&self, elems: usize) -> CudaSlice<T> {
+        // SAFETY: only tests read it, and the virtual GPU reports reads of what was not written.
+        unsafe { self.stream.alloc(elems) }.unwrap()
+    }
+
+    fn download<T: DeviceRepr + Clone + Default>(&self, memory: &CudaSlice<T>) -> Vec<T> {
+        let values = self.stream.clone_dtoh(memory);
+        self.stream.synchronize().unwrap_or_else(|e| panic!("{e}: {}", self.report()));
+        values.unwrap_or_else(|e| panic!("{e}: {}", self.report()))
+    }
+
+    /// What the virtual GPU found.
+    fn report(&self) -> String {
+        self.virtual_gpu.map(|gpu| gpu.last_report()).unwrap_or_default()
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.report(), "");
+        }
+    }
+}
+
+/// The largest distance of `found` from `exact`; NaN must meet NaN, and an infinity its own.
+fn distance(found: impl IntoIterator<Item = f64>, exact: &[f64]) -> f64 {
+    let found: Vec<f64> = found.into_iter().collect();
+    assert_eq!(found.len(), exact.len());
+    let apart = |(&f, &e): (&f64, &f64)| match f == e || f.is_nan() && e.is_nan() {
+        true => 0.0,
+        false if f.is_finite() && e.is_finite() => (f - e).abs(),
+        false => f64::INFINITY,
+    };
+    found.iter().zip(exact).map(apart).fold(0.0, f64::max)
+}
+
+/// Reproducible numbers of both signs, mostly below `size`.
+fn numbers(count: usize, size: f64) -> Vec<f32> {
+    let mut stream = disentangle::rng::stream(11, disentangle::rng::Purpose::Probe, 0, count as u64, 0);
+    (0..count).map(|_| (size * stream.normal()) as f32).collect()
+}
