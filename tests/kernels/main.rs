@@ -2,6 +2,7 @@
 //! GPU, which runs the very PTX that ships and reports what a device would let pass.
 
 mod binary_entropy;
+mod nt_xent;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
