@@ -2,7 +2,9 @@
 //! GPU, which runs the very PTX that ships and reports what a device would let pass.
 
 mod binary_entropy;
+mod cast;
 mod nt_xent;
+mod pool2d;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

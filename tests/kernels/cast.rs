@@ -1,0 +1,56 @@
+//! Casts, which are exact or rounded once.
+
+use disentangle::backend::cuda::cast::{CastImages, CastToBf16, CastToF32};
+use disentangle::backend::cuda::kernel::{Slice, SliceMut};
+use half::bf16;
+
+use crate::{device, numbers};
+
+#[test]
+fn f32_to_bf16_rounds_to_even_and_back_is_exact() {
+    let device = device();
+    let (kernels, stream) = (&device.kernels, &device.stream);
+    for count in [1, 2, 3, 4, 5, 1023, 1024, 1025, 5000] {
+        let mut x = numbers(count, 1000.0);
+        // Halves between two neighbours, the largest number, what overflows by rounding, and what is no number.
+        let hard = [1.00390625, 1.01171875, f32::MAX, -f32::MAX, f32::INFINITY, f32::NAN, -0.0, 1e-40];
+        x.iter_mut().zip(hard).for_each(|(x, hard)| *x = hard);
+        let (memory, mut y) = (device.upload(&x), device.unwritten::<bf16>(count));
+        let cast = CastToBf16 { x: Slice::of(&memory, stream), y: SliceMut::of(&mut y, stream), count: count as u64 };
+        cast.launch(kernels).unwrap();
+        let found = device.download(&y);
+        for (x, y) in x.iter().zip(&found) {
+            let expected = bf16::from_f32(*x);
+            assert!(y.to_bits() == expected.to_bits() || y.is_nan() && x.is_nan(), "{x} became {y}, not {expected}");
+        }
+        let mut back = device.unwritten::<f32>(count);
+        let cast = CastToF32 { x: Slice::of(&y, stream), y: SliceMut::of(&mut back, stream), count: count as u64 };
+        cast.launch(kernels).unwrap();
+        let back = device.download(&back);
+        assert!(back.iter().zip(&found).all(|(back, y)| *back == y.to_f32() || back.is_nan() && y.is_nan()));
+    }
+}
+
+#[test]
+fn images_become_shares_of_255_with_padded_channels() {
+    let device = device();
+    let (kernels, stream) = (&device.kernels, &device.stream);
+    for (count, channels, padded) in [(1, 3, 3), (1, 3, 4), (255, 3, 8), (257, 3, 4), (1000, 1, 1)] {
+        let pixels: Vec<u8> = (0..count * channels).map(|i| (i * 37 % 256) as u8).collect();
+        let (memory, mut y) = (device.upload(&pixels), device.unwritten::<f32>(count * padded));
+        let cast = CastImages {
+            pixels: Slice::of(&memory, stream),
+            y: SliceMut::of(&mut y, stream),
+            count: count as u64,
+            channels: channels as u32,
+            padded: padded as u32,
+        };
+        cast.launch(kernels).unwrap();
+        for (pixel, y) in pixels.chunks(channels).zip(device.download(&y).chunks(padded)) {
+            let expected: Vec<f32> = pixel.iter().map(|&v| f32::from(v) / 255.0).collect();
+            // Division, or a product with the reciprocal: one more rounding.
+            assert!(y.iter().zip(&expected).all(|(y, e)| (y - e).abs() <= e * 2.0 / 16_777_216.0), "{y:?}");
+            assert!(y[channels..].iter().all(|&padding| padding == 0.0), "{y:?}");
+        }
+    }
+}
