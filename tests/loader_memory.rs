@@ -67,10 +67,13 @@ fn a_hundred_epochs_in_the_memory_of_the_first() {
     while let Some(batch) = loader.next_batch().unwrap() {
         if batch.position == (Position { epoch: 10, step: 0 }) {
             // Every page of the file was read and every thread has seen the largest crop.
-            (COUNT.store(0, Relaxed), BYTES.store(0, Relaxed));
+            COUNT.store(0, Relaxed);
+            BYTES.store(0, Relaxed);
             batches = 0;
             #[cfg(target_os = "linux")]
-            (warm_kib = resident_kib());
+            {
+                warm_kib = resident_kib();
+            }
         }
         batches += 1;
         loader.recycle(batch);

@@ -3,7 +3,7 @@
 //! | what the path is | source |
 //! |---|---|
 //! | the word `shapes`, or `shapes:N` | the built-in procedural data set ([`shapes`]), N images |
-//! | a file made by `disentangle pack` | packed file ([`packed`](super::packed)) |
+//! | a file made by `disentangle pack` | packed file ([`packed`]) |
 //! | `data_batch_*.bin`, `test_batch.bin` (here or one folder down) | CIFAR-10, official binary layout |
 //! | `train.bin`, `test.bin` (here or one folder down) | CIFAR-100, official binary layout |
 //! | `train_X.bin`, `test_X.bin`, `unlabeled_X.bin` (here or one folder down) | STL-10, official binary layout |
