@@ -39,9 +39,10 @@ fn bench(criterion: &mut Criterion) {
         let batch = Batch { position, samples: (0..size).collect(), views: noise.collect() };
         // An epoch that does not end.
         let mut trainer = Trainer::new(Cpu::<f32>::new(), config(px, size), usize::MAX).expect("a network");
+        let mut lane = Some(trainer.lane().expect("a lane"));
         group.throughput(Throughput::Elements(2 * size as u64));
         group.bench_function(format!("resnet18, {px} px, batch {size}"), |b| {
-            b.iter(|| trainer.step(&batch).expect("a finite loss"))
+            b.iter(|| lane = lane.take().map(|lane| trainer.step(lane, &batch).expect("a finite loss").1))
         });
     }
     group.finish();

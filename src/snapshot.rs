@@ -49,7 +49,7 @@ pub fn restore_params<B: Backend>(params: &mut Params<B>, checkpoint: &Checkpoin
 
 /// Sets the optimiser's moments and its number of steps from a checkpoint. Errors as [`restore_params`].
 pub fn restore_adam<B: Backend>(params: &Params<B>, adam: &mut Adam<B>, checkpoint: &Checkpoint) -> Result<()> {
-    adam.restore(checkpoint.meta.step, |id| {
+    adam.restore(params.backend(), checkpoint.meta.step, |id| {
         Ok((read(params, checkpoint, id, EXP_AVG)?, read(params, checkpoint, id, EXP_AVG_SQ)?))
     })
 }

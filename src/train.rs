@@ -1,5 +1,6 @@
 //! Training: the paper's Algorithm 1, and the state it moves.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -10,7 +11,7 @@ use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::loader::{Batch, Loader, LoaderConfig, Position, steps_per_epoch};
 use crate::log::StepRecord;
-use crate::loss::{LossValues, LossWeights, losses};
+use crate::loss::{LossValues, LossWeights, Losses, losses};
 use crate::model::{Architecture, Model};
 use crate::nn::{Forward, Mode, Params};
 use crate::optim::{Adam, AdamConfig};
@@ -23,6 +24,9 @@ const MOMENTUM: f64 = 0.1;
 
 /// Two views.
 const VIEWS: usize = 2;
+
+/// Batches that are full or being filled while others are under way.
+const LOADER_SLOTS: usize = 2;
 
 /// How training ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,32 +57,54 @@ pub struct Trainer<B: Backend> {
     started: Instant,
 }
 
+/// A step that was started.
+pub struct Step<B: Backend> {
+    lane: B::Lane,
+    position: Position,
+    learning_rate: f64,
+    clock: Instant,
+}
+
 /// Algorithm 1: for each batch draw two views, encode, project, predict, and descend on
-/// `L_inst + L_feat - alpha L_entropy`.
+/// `L_inst + L_feat - alpha L_entropy`. As many steps are under way at once as the device likes; their records come in order.
 pub fn train<B: Backend>(
     trainer: &mut Trainer<B>,
     dataset: &Arc<Dataset>,
     run: &mut Run,
     interrupted: &AtomicBool,
 ) -> Result<Outcome> {
+    let backend = trainer.params.backend().clone();
     let config = LoaderConfig::new(&trainer.config, trainer.position);
-    let slots = config.plain_slots();
+    let slots = (0..LOADER_SLOTS + B::LANES).map(|_| backend.pixels(config.slot_bytes())).collect::<Result<_>>()?;
     let mut loader = Loader::start(Arc::clone(dataset), config, slots)?;
+    let mut lanes = (0..B::LANES).map(|_| trainer.lane()).collect::<Result<Vec<_>>>()?;
+    let mut under_way = VecDeque::with_capacity(B::LANES);
     let mut clock = Instant::now();
     while let Some(batch) = loader.next_batch()? {
-        let mut record = trainer.step(&batch)?;
-        // What a user waits for: the step, and the loader where it is slower.
-        record.views_per_s = (VIEWS * batch.samples.len()) as f64 / clock.elapsed().as_secs_f64();
-        loader.recycle(batch);
-        run.after_step(&record)?;
-        if trainer.position.step == 0 {
-            run.after_epoch(trainer, dataset, &record)?;
+        let lane = lanes.pop().ok_or_else(|| Error::Device("no lane is free".into()))?;
+        under_way.push_back((trainer.start(lane, &batch)?, batch));
+        let epoch_ends = trainer.position.step == 0;
+        let stop = interrupted.load(Ordering::Relaxed) && trainer.position.epoch < trainer.config.epochs as u64;
+        // At the end of an epoch, and to stop, the device comes to rest: what is saved is the state after this step.
+        let leave = if epoch_ends || stop { 0 } else { B::LANES - 1 };
+        while under_way.len() > leave {
+            let Some((step, batch)) = under_way.pop_front() else { break };
+            let (mut record, lane) = trainer.finish(step)?;
+            // What a user waits for: the step, and the loader where it is slower.
+            record.views_per_s = (VIEWS * batch.samples.len()) as f64 / clock.elapsed().as_secs_f64();
+            clock = Instant::now();
+            loader.recycle(batch);
+            lanes.insert(0, lane);
+            run.after_step(&record)?;
+            if epoch_ends && under_way.is_empty() {
+                run.after_epoch(trainer, dataset, &record)?;
+                clock = Instant::now();
+            }
         }
-        if interrupted.load(Ordering::Relaxed) && trainer.position.epoch < trainer.config.epochs as u64 {
+        if stop {
             run.save(trainer, dataset)?;
             return Ok(Outcome::Interrupted);
         }
-        clock = Instant::now();
     }
     Ok(Outcome::Finished)
 }
@@ -103,60 +129,76 @@ impl<B: Backend> Trainer<B> {
         })
     }
 
-    /// One step: both views forward, losses, backward, clip, Adam. A loss or gradient that is not finite is an error, and
-    /// leaves the parameters as they were.
-    pub fn step(&mut self, batch: &Batch) -> Result<StepRecord> {
+    /// A lane for steps of this run.
+    pub fn lane(&self) -> Result<B::Lane> {
+        let Config { batch_size, image_size, .. } = self.config;
+        self.params.backend().lane(Shape::from([VIEWS * batch_size, image_size, image_size, 3]))
+    }
+
+    /// One step, waiting for it; see [`Trainer::finish`].
+    pub fn step(&mut self, lane: B::Lane, batch: &Batch<B::Pixels>) -> Result<(StepRecord, B::Lane)> {
+        let step = self.start(lane, batch)?;
+        self.finish(step)
+    }
+
+    /// Starts a step: both views forward, losses, backward, clip, Adam. `batch` is in use until it is finished.
+    pub fn start(&mut self, mut lane: B::Lane, batch: &Batch<B::Pixels>) -> Result<Step<B>> {
         let clock = Instant::now();
-        let loss = self.forward_backward(batch)?;
+        let backend = self.params.backend().clone();
         let learning_rate = self.learning_rate();
-        let grad_norm = self.adam.step(&mut self.params, &self.grads, learning_rate);
+        self.adam.set_learning_rate(&backend, learning_rate)?;
+        let weights = loss_weights(&self.config);
+        let Trainer { model, params, adam, tape, grads, .. } = self;
+        backend.start(&mut lane, &batch.views, |images, report| {
+            tape.clear();
+            let images = tape.input(images);
+            let mode = Mode::Train { views: VIEWS, momentum: MOMENTUM };
+            let outputs = model.forward(&mut Forward { tape, params, mode }, images)?;
+            let Losses { total, instance, feature, entropy } = losses(tape, &outputs, &weights)?;
+            let values = [total, instance, feature, entropy].map(|loss| tape.value(loss).clone());
+            tape.backward(total, grads)?;
+            adam.start_step(params, grads)?;
+            grads.clear();
+            backend.report(report, values.each_ref(), adam.state())
+        })?;
+        let position = self.position;
+        self.position.step += 1;
+        if self.position.step == self.steps_per_epoch {
+            self.position = Position { epoch: position.epoch + 1, step: 0 };
+        }
+        Ok(Step { lane, position, learning_rate, clock })
+    }
+
+    /// Waits for a step, the oldest under way. A loss or gradient that is not finite is an error, and leaves the parameters
+    /// as they were.
+    pub fn finish(&mut self, step: Step<B>) -> Result<(StepRecord, B::Lane)> {
+        let Step { mut lane, position, learning_rate, clock } = step;
+        let report = self.params.backend().finish(&mut lane)?;
+        let [total, instance, feature, entropy] = report.losses;
+        let grad_norm = self.adam.finish_step(&report.adam);
+        if !total.is_finite() {
+            let problem = format!("the loss is {total} (instance {instance}, feature {feature}, entropy {entropy})");
+            return Err(diverged(&problem, position));
+        }
         let grad_norm = grad_norm.map_err(|error| match error {
-            Error::NonFinite(problem) => diverged(&problem, batch.position),
+            Error::NonFinite(problem) => diverged(&problem, position),
             error => error,
         })?;
-        self.grads.clear();
-        let epoch = self.position.epoch;
-        self.advance(loss);
-        Ok(StepRecord {
-            epoch: epoch + 1,
+        let loss = LossValues { total, instance, feature, entropy };
+        self.epoch_losses = self.epoch_losses.running_mean(loss, position.step + 1);
+        let record = StepRecord {
+            epoch: position.epoch + 1,
             step: self.adam.steps(),
-            loss: loss.total,
-            loss_instance: loss.instance,
-            loss_feature: loss.feature,
-            entropy: loss.entropy,
+            loss: total,
+            loss_instance: instance,
+            loss_feature: feature,
+            entropy,
             learning_rate,
             grad_norm,
-            views_per_s: (VIEWS * batch.samples.len()) as f64 / clock.elapsed().as_secs_f64(),
+            views_per_s: (VIEWS * self.config.batch_size) as f64 / clock.elapsed().as_secs_f64(),
             seconds: self.started.elapsed().as_secs_f64(),
-        })
-    }
-
-    fn forward_backward(&mut self, batch: &Batch) -> Result<LossValues> {
-        let size = self.config.image_size;
-        let shape = Shape::from([VIEWS * batch.samples.len(), size, size, 3]);
-        self.tape.clear();
-        let images = self.params.backend().upload_images(shape, &batch.views)?;
-        let images = self.tape.input(images);
-        let mode = Mode::Train { views: VIEWS, momentum: MOMENTUM };
-        let mut forward = Forward { tape: &mut self.tape, params: &mut self.params, mode };
-        let outputs = self.model.forward(&mut forward, images)?;
-        let recorded = losses(&mut self.tape, &outputs, &loss_weights(&self.config))?;
-        let loss = LossValues::read(&self.tape, &recorded)?;
-        if !loss.total.is_finite() {
-            let LossValues { total, instance, feature, entropy } = loss;
-            let problem = format!("the loss is {total} (instance {instance}, feature {feature}, entropy {entropy})");
-            return Err(diverged(&problem, batch.position));
-        }
-        self.tape.backward(recorded.total, &mut self.grads)?;
-        Ok(loss)
-    }
-
-    fn advance(&mut self, loss: LossValues) {
-        self.position.step += 1;
-        self.epoch_losses = self.epoch_losses.running_mean(loss, self.position.step);
-        if self.position.step == self.steps_per_epoch {
-            self.position = Position { epoch: self.position.epoch + 1, step: 0 };
-        }
+        };
+        Ok((record, lane))
     }
 
     /// The learning rate of the epoch in progress.

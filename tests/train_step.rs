@@ -117,8 +117,13 @@ fn check(config: &Config, threads: usize) {
     let cpu = Cpu::<f32>::new();
     let mut trainer = Trainer::new(cpu.clone(), config.clone(), 1_000_000).unwrap();
     let batch = batch(config);
+    let mut lane = Some(trainer.lane().unwrap());
     let mut steps = |count: usize| {
-        (0..count).map(|_| trainer.step(&batch).unwrap().loss).for_each(|loss| assert!(loss.is_finite()))
+        for _ in 0..count {
+            let (record, free) = trainer.step(lane.take().unwrap(), &batch).unwrap();
+            assert!(record.loss.is_finite());
+            lane = Some(free);
+        }
     };
     steps(1);
     let after_first = cpu.memory();

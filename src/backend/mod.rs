@@ -114,24 +114,43 @@ pub struct AdamTensors<'a, B: Backend> {
     pub exp_avg_sq: &'a mut Tensor<B>,
 }
 
-/// Scalars of one Adam step.
-#[derive(Clone, Copy, Debug)]
-pub struct AdamArgs {
-    /// Learning rate of this step.
-    pub learning_rate: f64,
-    /// Decay of the first moment.
+/// Adam's constants (Kingma and Ba 2015) and the clipping norm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamConfig {
+    /// Decay of the first moment; 0.9.
     pub beta1: f64,
-    /// Decay of the second moment.
+    /// Decay of the second moment; 0.999.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the root of the second moment; 1e-8.
     pub eps: f64,
-    /// L2 penalty, added to the gradient (PyTorch's Adam, not AdamW).
+    /// L2 penalty, added to the gradient (PyTorch's Adam, not AdamW); 0.
     pub weight_decay: f64,
-    /// Factor on every gradient, from global-norm clipping.
-    pub grad_scale: f64,
-    /// 1 for the first step: for the bias corrections `1 - beta^t`.
-    pub step: u64,
+    /// Global gradient norm above which all gradients are scaled down; 0 for no clipping.
+    pub clip_norm: f64,
 }
+
+/// What an Adam step leaves for the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct AdamReport {
+    /// Global gradient norm of the last step, before clipping.
+    pub grad_norm: f64,
+    /// Steps made.
+    pub steps: u64,
+    /// Steps left out because their norm was not finite.
+    pub nonfinite_steps: u64,
+}
+
+/// What a training step leaves for the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StepReport {
+    /// The loss and its parts, in the order they were given in.
+    pub losses: [f64; LOSSES],
+    /// Of the optimiser.
+    pub adam: AdamReport,
+}
+
+/// Numbers of a loss: total, instance, feature, entropy.
+pub const LOSSES: usize = 4;
 
 /// A device with its memory; a clone is another handle to the same device.
 pub trait Backend: Sized + Clone {
@@ -139,6 +158,17 @@ pub trait Backend: Sized + Clone {
     type Buffer: Clone + Debug;
     /// Positions of the maxima of a pooling.
     type Argmax: Debug;
+    /// Learning rate and step count, where the optimiser reads them.
+    type AdamState;
+    /// Memory for the views of a batch, from which this device copies fastest.
+    type Pixels: AsRef<[u8]> + AsMut<[u8]> + Send + 'static;
+    /// What one training step under way holds on to.
+    type Lane;
+    /// Where a step's [`StepReport`] goes.
+    type Report;
+
+    /// Steps that should be under way at once, so that the device never waits for the host.
+    const LANES: usize;
 
     // -- Host and device ------------------------------------------------------------------------------------------
 
@@ -275,14 +305,47 @@ pub trait Backend: Sized + Clone {
 
     /// `x += y`: the only method that accumulates.
     fn add_assign(&self, x: &mut Tensor<Self>, y: &Tensor<Self>) -> Result<()>;
-    /// Sum of squares, accumulated in double precision in a fixed order.
-    fn squared_norm(&self, x: &Tensor<Self>) -> Result<f64>;
-    /// One Adam step (Kingma and Ba 2015, as `torch.optim.Adam`) over all parameters:
-    /// `g = grad_scale grad + weight_decay p; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
-    /// p -= learning_rate m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps)`.
-    fn adam<'a>(&self, tensors: impl Iterator<Item = Result<AdamTensors<'a, Self>>>, args: &AdamArgs) -> Result<()>
+    /// The optimiser's scalars after `steps` steps.
+    fn adam_state(&self, steps: u64) -> Result<Self::AdamState>;
+    /// Sets the learning rate of the steps to come.
+    fn set_learning_rate(&self, state: &mut Self::AdamState, learning_rate: f64) -> Result<()>;
+    /// One Adam step (Kingma and Ba 2015, as `torch.optim.Adam`) over all parameters, after global-norm clipping (as
+    /// `torch.nn.utils.clip_grad_norm_`): `n = sqrt(sum of g^2 over all gradients)`, summed in double precision in a fixed
+    /// order; `s = min(1, clip_norm / (n + 1e-6))` (1 where clip_norm is 0); `g = s grad + weight_decay p;
+    /// m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p -= learning_rate m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps)`.
+    /// A norm that is not finite changes nothing and is counted. `grads` are those of `tensors`, for the norm.
+    fn adam<'a>(
+        &self,
+        grads: impl Iterator<Item = Result<&'a Tensor<Self>>>,
+        tensors: impl Iterator<Item = Result<AdamTensors<'a, Self>>>,
+        state: &mut Self::AdamState,
+        config: &AdamConfig,
+    ) -> Result<()>
     where
         Self: 'a;
+
+    /// What the last step left, waiting for it.
+    fn adam_report(&self, state: &Self::AdamState) -> Result<AdamReport>;
+
+    // -- Steps under way ------------------------------------------------------------------------------------------
+
+    /// Memory for `bytes` of views, zeroed.
+    fn pixels(&self, bytes: usize) -> Result<Self::Pixels>;
+    /// A lane for steps on views of shape `images` `[2N, H, W, 3]`.
+    fn lane(&self, images: Shape) -> Result<Self::Lane>;
+    /// Starts `work` on the views in `pixels`, as network input (see [`Backend::upload_images`]), and may return before it
+    /// is done; `pixels` is used until [`Backend::finish`]. `work` must do the same for every step of a lane: a device may
+    /// record it once and repeat the record.
+    fn start(
+        &self,
+        lane: &mut Self::Lane,
+        pixels: &Self::Pixels,
+        work: impl FnMut(Tensor<Self>, &mut Self::Report) -> Result<()>,
+    ) -> Result<()>;
+    /// To be called by `work` at its end: has the losses (scalars) and the optimiser's numbers brought to the host.
+    fn report(&self, report: &mut Self::Report, losses: [&Tensor<Self>; LOSSES], adam: &Self::AdamState) -> Result<()>;
+    /// Waits until the lane's step is done.
+    fn finish(&self, lane: &mut Self::Lane) -> Result<StepReport>;
 }
 
 /// Whether a batch norm added a residual before its activation.

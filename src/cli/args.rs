@@ -3,7 +3,7 @@
 pub use super::download::DownloadArgs;
 pub use super::inspect::InspectArgs;
 pub use super::pack::{PackArgs, VerifyArgs};
-use crate::config::{Config, Device, Overrides, presets};
+use crate::config::{Config, Device, Overrides, Precision, presets};
 use crate::nn::Backbone;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -75,8 +75,11 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Where to compute [default: auto].
-    #[arg(long)]
+    #[arg(long, value_name = "auto|cpu|cuda[:N]")]
     pub device: Option<Device>,
+    /// What a GPU computes in [default: bf16].
+    #[arg(long)]
+    pub precision: Option<Precision>,
     /// Residual network [default: the preset's].
     #[arg(long)]
     pub backbone: Option<Backbone>,
@@ -167,8 +170,11 @@ pub struct InferenceArgs {
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(2..=65536))]
     pub clusters: Option<u32>,
     /// Where to compute [default: auto].
-    #[arg(long)]
+    #[arg(long, value_name = "auto|cpu|cuda[:N]")]
     pub device: Option<Device>,
+    /// What a GPU computes in [default: as it was trained].
+    #[arg(long)]
+    pub precision: Option<Precision>,
     /// Worker threads; results do not depend on it [default: all cores].
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,
@@ -189,6 +195,7 @@ impl TrainArgs {
             ("classes", classes(self.classes.as_deref())),
             ("out", name(self.out.clone())),
             ("device", name(self.device.map(String::from))),
+            ("precision", name(self.precision.map(String::from))),
             ("backbone", name(self.backbone.map(String::from))),
             ("image_size", number(self.image_size)),
             ("batch_size", number(self.batch_size)),
@@ -222,6 +229,7 @@ impl InferenceArgs {
             ("classes", classes(self.classes.as_deref())),
             ("eval.clusters", self.clusters.map(Value::from)),
             ("device", self.device.map(|device| Value::from(String::from(device)))),
+            ("precision", self.precision.map(|precision| Value::from(String::from(precision)))),
             ("threads", self.threads.map(Value::from)),
         ];
         Overrides { file: None, options: present(given), set: self.set.clone() }

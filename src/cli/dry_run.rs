@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{data, device, fills_a_batch, info};
+use super::{data, fills_a_batch, info, on_device};
 use crate::Result;
 use crate::backend::{Backend, Memory};
 use crate::config::Config;
@@ -14,15 +14,15 @@ const PROBE_ELEMS: usize = 2 * 32 * 32 * 32 * 3;
 
 /// The report. Trains a few steps on noise to measure, but reads no image and writes nothing.
 pub fn report(config: &Config) -> Result<String> {
-    let backend = device(config)?;
     let source = data::open(config)?;
     let images = source.len();
     fills_a_batch(images, config)?;
     let steps = steps_per_epoch(images, config.batch_size) * config.epochs as u64;
     let view = 2 * config.image_size * config.image_size * 3;
     let large = (PROBE_ELEMS / view).clamp(4, config.batch_size.max(4));
-    let (_, small_memory, _) = probe(backend.clone(), config, large / 2)?;
-    let (parameters, memory, seconds) = probe(backend, config, large)?;
+    let ((_, small_memory, _), (parameters, memory, seconds)) = on_device!(config, backend => {
+        (probe(backend.clone(), config, large / 2)?, probe(backend, config, large)?)
+    });
     // Buffers grow in proportion to the batch, on top of weights, gradients and moments.
     let slope = memory.peak_bytes.saturating_sub(small_memory.peak_bytes) as f64 / (large - large / 2) as f64;
     let tensors = memory.peak_bytes as f64 + slope * (config.batch_size as f64 - large as f64);
@@ -65,12 +65,14 @@ fn probe<B: Backend>(backend: B, config: &Config, images: usize) -> Result<(usiz
         ..config.clone()
     };
     let side = config.image_size;
-    let noise = (0..2 * images * side * side * 3).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut noise = backend.pixels(2 * images * side * side * 3)?;
+    noise.as_mut().iter_mut().enumerate().for_each(|(i, p)| *p = (i.wrapping_mul(2_654_435_761) >> 13) as u8);
     let batch = Batch { position: Position { epoch: 0, step: 0 }, samples: vec![0; images], views: noise };
     let mut trainer = Trainer::new(backend, config, images * 1000)?;
-    trainer.step(&batch)?;
+    let lane = trainer.lane()?;
+    let (_, lane) = trainer.step(lane, &batch)?;
     let clock = Instant::now();
-    trainer.step(&batch)?;
+    trainer.step(lane, &batch)?;
     let seconds = clock.elapsed().as_secs_f64();
     Ok((trainer.params.trained_elems(), trainer.params.backend().memory(), seconds))
 }

@@ -7,18 +7,17 @@ use super::{data, print, trained};
 use crate::data::Dataset;
 use crate::eval::Evaluator;
 use crate::eval::arrays::{Column, Entries, write_npy_f32, write_table};
-use crate::eval::embed::{Embeddings, embed};
+use crate::eval::embed::Embeddings;
 use crate::{Error, Result, run};
 
 /// Runs the command.
 pub fn run(args: &EmbedArgs) -> Result<()> {
-    let mut network = trained(&args.model, &args.overrides())?;
+    let network = trained(&args.model, &args.overrides())?;
     let dataset = data::load(&network.config)?;
     let evaluator = Evaluator::new(&dataset, &network.config.eval)?;
     let out = args.out.as_path();
     std::fs::create_dir_all(out).map_err(Error::io("create the folder", out))?;
-    let size = network.config.image_size;
-    let embeddings = embed(&network.model, &mut network.params, &dataset, size, &mut |_| ())?;
+    let embeddings = network.embed(&dataset)?;
     let n = dataset.len();
     let Embeddings { h, z, y, h_dim, z_dim, y_dim } = &embeddings;
     for (name, array, dim) in [("h.npy", h, h_dim), ("z.npy", z, z_dim), ("y.npy", y, y_dim)] {

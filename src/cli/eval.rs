@@ -2,17 +2,16 @@
 
 use super::args::EvalArgs;
 use super::{data, print, trained};
-use crate::eval::embed::embed;
 use crate::eval::{Baselines, Evaluator};
 use crate::{Result, run};
 
 /// Runs the command.
 pub fn run(args: &EvalArgs) -> Result<()> {
-    let mut network = trained(&args.model, &args.overrides())?;
+    let network = trained(&args.model, &args.overrides())?;
     let dataset = data::load(&network.config)?;
     let evaluator = Evaluator::new(&dataset, &network.config.eval)?;
     let size = network.config.image_size;
-    let embeddings = embed(&network.model, &mut network.params, &dataset, size, &mut |_| ())?;
+    let embeddings = network.embed(&dataset)?;
     // The run knows how its untrained network did on the same data with the same k-means.
     let same = network.checkpoint.meta.data.fingerprint == run::stamp(&dataset).fingerprint
         && network.checkpoint.meta.config.eval == network.config.eval;

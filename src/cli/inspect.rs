@@ -10,7 +10,7 @@ use toml::Value;
 
 use super::args::{classes, present, sources};
 use super::data::{self, Progress};
-use super::{device, print};
+use super::{print, use_threads};
 use crate::config::{Config, Overrides};
 use crate::data::{Dataset, ExclusionKind};
 use crate::inspect::pictures::{Row, contact_sheet, views};
@@ -112,7 +112,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     // What is bad is what one wants to see: no share of it is too large.
     let config = Config { max_bad: 1.0, ..args.overrides().resolve()? };
     [&args.grid, &args.views].into_iter().flatten().try_for_each(|path| is_png(path))?;
-    device(&config)?;
+    use_threads(Some(config.threads as u32));
     let dataset = data::load(&config)?;
     let progress = Progress::new("looking at images", dataset.len());
     let report = Report::of(&dataset, &*data::open(&config)?, &|| progress.step())?;

@@ -17,8 +17,12 @@ use std::io::Write;
 use self::args::{Cli, Command};
 use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
+use crate::backend::cuda::Cuda;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Device, Overrides};
+use crate::data::Dataset;
+use crate::eval::embed::{Embeddings, embed};
+use crate::log::say;
 use crate::model::Model;
 use crate::nn::Params;
 use crate::train::{Outcome, architecture};
@@ -52,14 +56,41 @@ fn print(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
 }
 
-/// The device a configuration asks for, and the number of threads, which is set for the whole process.
-fn device(config: &Config) -> Result<Cpu<f32>> {
+/// A device that is open.
+enum Opened {
+    Cpu(Cpu<f32>),
+    Cuda(Cuda),
+}
+
+/// The device a configuration asks for, and the number of threads, which is set for the whole process. Says which it is.
+fn open(config: &Config) -> Result<Opened> {
     use_threads(Some(config.threads as u32));
+    let cpu = |why: &str| {
+        say(&format!("device: CPU{why}"));
+        Opened::Cpu(Cpu::new())
+    };
+    let cuda = |ordinal: u32| -> Result<Opened> {
+        let cuda = Cuda::new(ordinal as usize, config.precision)?;
+        say(&format!("device: {}", cuda.describe()));
+        Ok(Opened::Cuda(cuda))
+    };
     match config.device {
-        // The only backend of this version.
-        Device::Auto | Device::Cpu => Ok(Cpu::new()),
+        Device::Cpu => Ok(cpu("")),
+        Device::Cuda(ordinal) => cuda(ordinal),
+        Device::Auto => Ok(cuda(0).unwrap_or_else(|why| cpu(&format!(" ({why})")))),
     }
 }
+
+/// Runs the body on the device that a configuration asks for: the one place where devices part.
+macro_rules! on_device {
+    ($config:expr, $backend:ident => $body:expr) => {
+        match $crate::cli::open($config)? {
+            $crate::cli::Opened::Cpu($backend) => $body,
+            $crate::cli::Opened::Cuda($backend) => $body,
+        }
+    };
+}
+use on_device;
 
 /// Sets the number of worker threads of the process; one a core for `None` and 0.
 fn use_threads(threads: Option<u32>) {
@@ -79,22 +110,32 @@ fn fills_a_batch(images: usize, config: &Config) -> Result<()> {
     }
 }
 
-/// A trained network with the configuration it was trained with, changed by the command line.
-struct Trained<B: Backend> {
+/// A trained network's checkpoint, with the configuration it was trained with, changed by the command line.
+struct Trained {
     config: Config,
     checkpoint: Checkpoint,
     path: std::path::PathBuf,
-    model: Model,
-    params: Params<B>,
 }
 
-/// Reads the network that `path` (a run folder or a checkpoint) means. Errors if it does not fit the configuration.
-fn trained(path: &std::path::Path, overrides: &Overrides) -> Result<Trained<Cpu<f32>>> {
+/// Reads the network that `path` (a run folder or a checkpoint) means.
+fn trained(path: &std::path::Path, overrides: &Overrides) -> Result<Trained> {
     let path = checkpoint::find(path)?;
     let checkpoint = Checkpoint::load(&path)?;
     let config = overrides.resolve_over(&checkpoint.meta.config)?;
-    let mut params = Params::new(device(&config)?, config.seed);
-    let model = Model::new(&mut params, &architecture(&config))?;
-    snapshot::restore_params(&mut params, &checkpoint).map_err(|e| Error::format(&path, e.to_string()))?;
-    Ok(Trained { config, checkpoint, path, model, params })
+    Ok(Trained { config, checkpoint, path })
+}
+
+impl Trained {
+    /// What the network makes of a data set. Errors if the checkpoint does not fit the configuration.
+    fn embed(&self, dataset: &Dataset) -> Result<Embeddings> {
+        on_device!(&self.config, backend => self.embed_on(backend, dataset))
+    }
+
+    fn embed_on<B: Backend>(&self, backend: B, dataset: &Dataset) -> Result<Embeddings> {
+        let mut params = Params::new(backend, self.config.seed);
+        let model = Model::new(&mut params, &architecture(&self.config))?;
+        snapshot::restore_params(&mut params, &self.checkpoint)
+            .map_err(|e| Error::format(&self.path, e.to_string()))?;
+        embed(&model, &mut params, dataset, self.config.image_size, &mut |_| ())
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::args::TrainArgs;
-use super::{data, device, dry_run, fills_a_batch, interrupt, print};
+use super::{data, dry_run, fills_a_batch, interrupt, on_device, print};
 use crate::backend::Backend;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Overrides};
@@ -37,7 +37,11 @@ pub fn run(args: &TrainArgs) -> Result<Outcome> {
         print(&dry_run::report(&config)?);
         return Ok(Outcome::Finished);
     }
-    let backend = device(&config)?;
+    on_device!(&config.clone(), backend => start(backend, config))
+}
+
+/// Begins a run.
+fn start<B: Backend>(backend: B, config: Config) -> Result<Outcome> {
     let dataset = load(&config)?;
     let trainer = Trainer::new(backend, config, dataset.len())?;
     let folder = match trainer.config.out.as_str() {
@@ -63,15 +67,19 @@ fn resume(args: &TrainArgs) -> Result<Outcome> {
         print(&dry_run::report(&config)?);
         return Ok(Outcome::Finished);
     }
-    let backend = device(&config)?;
+    on_device!(&config.clone(), backend => go_on(backend, config, &folder))
+}
+
+/// Goes on from the newest checkpoint in `folder`.
+fn go_on<B: Backend>(backend: B, config: Config, folder: &Path) -> Result<Outcome> {
     let dataset = load(&config)?;
     let mut trainer = Trainer::new(backend, config, dataset.len())?;
-    match checkpoint::newest(&folder)? {
+    match checkpoint::newest(folder)? {
         Some(path) => restore(&mut trainer, &dataset, &path)?,
         None => say(&format!("no checkpoint in {} yet: starting from the beginning", folder.display())),
     }
-    run::save_config(&folder, &trainer.config)?;
-    carry_out(trainer, &dataset, &folder)
+    run::save_config(folder, &trainer.config)?;
+    carry_out(trainer, &dataset, folder)
 }
 
 /// The data set, with images enough to train on and to evaluate: found out before anything is written.
@@ -124,7 +132,7 @@ fn carry_out<B: Backend>(mut trainer: Trainer<B>, dataset: &Arc<Dataset>, folder
     let steps = steps_per_epoch(dataset.len(), trainer.config.batch_size);
     let (config, parameters) = (&trainer.config, trainer.params.trained_elems());
     say(&format!(
-        "model: {}, {:.1} M parameters, {} px; {} epochs of {steps} steps on the CPU; run: {}",
+        "model: {}, {:.1} M parameters, {} px; {} epochs of {steps} steps; run: {}",
         config.backbone,
         parameters as f64 / 1e6,
         config.image_size,

@@ -7,12 +7,14 @@
 
 mod device;
 mod layers;
+mod precision;
 mod presets;
 mod validate;
 
 pub use device::Device;
 pub use layers::Overrides;
 pub(crate) use layers::did_you_mean;
+pub use precision::Precision;
 pub use presets::{Preset, presets};
 
 use crate::data::augment::AugmentConfig;
@@ -94,6 +96,9 @@ pub struct Config {
     pub preset: String,
     /// Where to compute.
     pub device: Device,
+    /// What a GPU computes in.
+    #[serde(default)]
+    pub precision: Precision,
     /// Worker threads, at most 4096; 0: one a core. Results do not depend on it.
     pub threads: usize,
     /// Folder of the run; empty: chosen from the preset's name.

@@ -2,31 +2,22 @@
 
 pub mod schedule;
 
+pub use crate::backend::AdamConfig;
+
 use crate::autograd::Grads;
-use crate::backend::{AdamArgs, AdamTensors, Backend};
+use crate::backend::{AdamReport, AdamTensors, Backend};
 use crate::nn::{ParamId, Params};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Adam's constants (Kingma and Ba 2015) and the clipping norm.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamConfig {
-    /// Decay of the first moment; 0.9.
-    pub beta1: f64,
-    /// Decay of the second moment; 0.999.
-    pub beta2: f64,
-    /// Added to the root of the second moment; 1e-8.
-    pub eps: f64,
-    /// L2 penalty added to the gradient; 0.
-    pub weight_decay: f64,
-    /// Global gradient norm above which all gradients are scaled down; 0 for no clipping.
-    pub clip_norm: f64,
-}
-
 /// Moments of every trained parameter.
 pub struct Adam<B: Backend> {
     config: AdamConfig,
-    step: u64,
+    /// Steps made, as far as the host knows.
+    steps: u64,
+    state: B::AdamState,
+    /// Of the trained parameters, in order.
+    trained: Vec<ParamId>,
     moments: Vec<Moments<B>>,
 }
 
@@ -44,54 +35,65 @@ impl<B: Backend> Adam<B> {
             let zero = || params.backend().full(param.tensor.shape(), 0.0);
             moments.push(Moments { id, exp_avg: zero()?, exp_avg_sq: zero()? });
         }
-        Ok(Adam { config, step: 0, moments })
+        Ok(Adam {
+            config,
+            steps: 0,
+            state: params.backend().adam_state(0)?,
+            trained: moments.iter().map(|m| m.id).collect(),
+            moments,
+        })
     }
 
-    /// One update, in place. Gives the global gradient norm before clipping: with norm n the gradients are multiplied by
-    /// `min(1, clip_norm / (n + 1e-6))`, as `torch.nn.utils.clip_grad_norm_` does. A norm that is not finite changes nothing
-    /// and is an error.
+    /// One update, in place, waiting for it. Gives the global gradient norm before clipping. A norm that is not finite
+    /// changes nothing and is an error.
     pub fn step(&mut self, params: &mut Params<B>, grads: &Grads<B>, learning_rate: f64) -> Result<f64> {
-        let norm = self.grad_norm(params, grads)?;
-        if !norm.is_finite() {
-            return Err(Error::NonFinite(format!("the gradient norm is {norm}")));
-        }
-        self.step += 1;
-        let clip = self.config.clip_norm;
-        let args = AdamArgs {
-            learning_rate,
-            beta1: self.config.beta1,
-            beta2: self.config.beta2,
-            eps: self.config.eps,
-            weight_decay: self.config.weight_decay,
-            grad_scale: if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 },
-            step: self.step,
-        };
         let backend = params.backend().clone();
-        let trained = params.iter_mut().filter(|(_, param)| param.role.trained());
-        let tensors = trained.zip(&mut self.moments).map(|((id, param), moments)| {
+        self.set_learning_rate(&backend, learning_rate)?;
+        self.start_step(params, grads)?;
+        self.finish_step(&backend.adam_report(&self.state)?)
+    }
+
+    /// Sets the learning rate of the steps to come.
+    pub fn set_learning_rate(&mut self, backend: &B, learning_rate: f64) -> Result<()> {
+        backend.set_learning_rate(&mut self.state, learning_rate)
+    }
+
+    /// Starts one update, in place.
+    pub fn start_step(&mut self, params: &mut Params<B>, grads: &Grads<B>) -> Result<()> {
+        let backend = params.backend().clone();
+        let Adam { config, state, moments, trained, .. } = self;
+        for id in trained.iter() {
+            grads.of_param(*id).ok_or_else(|| no_gradient(&params.get(*id).name))?;
+        }
+        let all = trained.iter().filter_map(|&id| grads.of_param(id).map(Ok));
+        let params = params.iter_mut().filter(|(_, param)| param.role.trained());
+        let tensors = params.zip(moments).map(|((id, param), moments)| {
             debug_assert_eq!(id, moments.id);
             let grad = grads.of_param(id).ok_or_else(|| no_gradient(&param.name))?;
             let Moments { exp_avg, exp_avg_sq, .. } = moments;
             Ok(AdamTensors { param: &mut param.tensor, grad, exp_avg, exp_avg_sq })
         });
-        backend.adam(tensors, &args)?;
-        Ok(norm)
+        backend.adam(all, tensors, state, config)
     }
 
-    /// Euclidean norm over all gradients.
-    fn grad_norm(&self, params: &Params<B>, grads: &Grads<B>) -> Result<f64> {
-        let mut sum = 0.0;
-        for moments in &self.moments {
-            let grad = grads.of_param(moments.id);
-            let grad = grad.ok_or_else(|| no_gradient(&params.get(moments.id).name))?;
-            sum += params.backend().squared_norm(grad)?;
+    /// Takes note of a step that is done. Gives the global gradient norm before clipping; one that is not finite, which
+    /// changed nothing, is an error.
+    pub fn finish_step(&mut self, report: &AdamReport) -> Result<f64> {
+        self.steps = report.steps;
+        if !report.grad_norm.is_finite() {
+            return Err(Error::NonFinite(format!("the gradient norm is {}", report.grad_norm)));
         }
-        Ok(sum.sqrt())
+        Ok(report.grad_norm)
     }
 
-    /// Updates made.
+    /// The device's part: learning rate and step count.
+    pub fn state(&self) -> &B::AdamState {
+        &self.state
+    }
+
+    /// Updates made, up to the last that was finished.
     pub fn steps(&self) -> u64 {
-        self.step
+        self.steps
     }
 
     /// Parameter, first and second moment, in order.
@@ -102,13 +104,14 @@ impl<B: Backend> Adam<B> {
     /// Sets the number of updates made and all moments, in order; `moments` gives both of a parameter.
     pub fn restore(
         &mut self,
-        step: u64,
+        backend: &B,
+        steps: u64,
         mut moments: impl FnMut(ParamId) -> Result<(Tensor<B>, Tensor<B>)>,
     ) -> Result<()> {
         for slot in &mut self.moments {
             (slot.exp_avg, slot.exp_avg_sq) = moments(slot.id)?;
         }
-        self.step = step;
+        (self.steps, self.state) = (steps, backend.adam_state(steps)?);
         Ok(())
     }
 }

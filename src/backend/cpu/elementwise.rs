@@ -1,11 +1,10 @@
-//! One pass over memory: sigmoid, sums, Adam.
+//! One pass over memory: sigmoid, sums.
 
 use rayon::prelude::*;
 
 use super::real::Real;
 use super::{Cpu, CpuTensor};
 use crate::Result;
-use crate::backend::{AdamArgs, AdamTensors};
 
 /// Elements a task takes.
 pub const CHUNK: usize = 1 << 14;
@@ -55,28 +54,4 @@ pub fn zip<T: Real>(
 pub fn sigmoid<T: Real>(x: T) -> T {
     let t = (-x.abs()).exp();
     if x < T::ZERO { t / (T::ONE + t) } else { T::ONE / (T::ONE + t) }
-}
-
-/// Adam on one parameter; see [`crate::backend::Backend::adam`].
-pub fn adam<T: Real>(tensors: AdamTensors<Cpu<T>>, args: &AdamArgs) -> Result<()> {
-    let AdamTensors { param, grad, exp_avg, exp_avg_sq } = tensors;
-    let bias1 = 1.0 - args.beta1.powi(args.step.min(i32::MAX as u64) as i32);
-    let bias2 = 1.0 - args.beta2.powi(args.step.min(i32::MAX as u64) as i32);
-    let real = T::from_f64;
-    let (beta1, beta2, rest1, rest2) =
-        (real(args.beta1), real(args.beta2), real(1.0 - args.beta1), real(1.0 - args.beta2));
-    let (rate, root, eps) = (real(args.learning_rate / bias1), real(1.0 / bias2.sqrt()), real(args.eps));
-    let (decay, scale) = (real(args.weight_decay), real(args.grad_scale));
-    let params = param.buffer_mut().write()?.par_chunks_mut(CHUNK).zip(grad.buffer().read().par_chunks(CHUNK));
-    let moments =
-        exp_avg.buffer_mut().write()?.par_chunks_mut(CHUNK).zip(exp_avg_sq.buffer_mut().write()?.par_chunks_mut(CHUNK));
-    params.zip(moments).for_each(|((p, g), (m, v))| {
-        for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-            let g = scale * g + decay * *p;
-            *m = beta1 * *m + rest1 * g;
-            *v = beta2 * *v + rest2 * g * g;
-            *p = *p - rate * *m / ((*v).sqrt() * root + eps);
-        }
-    });
-    Ok(())
 }

@@ -3,6 +3,7 @@
 //! rayon outermost, matrix products by the crate `gemm`, reductions in an order fixed by shape. Every result is the same
 //! on any number of threads.
 
+mod adam;
 mod batch_norm;
 mod binary_entropy;
 mod conv2d;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+pub use adam::AdamState;
 pub use pool::{Buffer, Pool};
 pub use real::Real;
 
@@ -97,6 +99,12 @@ fn as_matrix<T: Real>(x: &CpuTensor<T>) -> CpuTensor<T> {
 impl<T: Real> Backend for Cpu<T> {
     type Buffer = Buffer<T>;
     type Argmax = Buffer<u8>;
+    type AdamState = AdamState;
+    type Pixels = Vec<u8>;
+    type Lane = Lane;
+    type Report = StepReport;
+
+    const LANES: usize = 1;
 
     fn upload(&self, shape: Shape, values: &[f64]) -> Result<Tensor<Self>> {
         if values.len() != shape.elems() {
@@ -323,17 +331,65 @@ impl<T: Real> Backend for Cpu<T> {
         Ok(())
     }
 
-    fn squared_norm(&self, x: &Tensor<Self>) -> Result<f64> {
-        Ok(elementwise::sum(x.buffer().read(), |x| x.to_f64() * x.to_f64()))
+    fn adam_state(&self, steps: u64) -> Result<AdamState> {
+        Ok(AdamState { learning_rate: 0.0, report: AdamReport { steps, ..AdamReport::default() } })
     }
 
-    fn adam<'a>(&self, tensors: impl Iterator<Item = Result<AdamTensors<'a, Self>>>, args: &AdamArgs) -> Result<()>
+    fn set_learning_rate(&self, state: &mut AdamState, learning_rate: f64) -> Result<()> {
+        state.learning_rate = learning_rate;
+        Ok(())
+    }
+
+    fn adam<'a>(
+        &self,
+        grads: impl Iterator<Item = Result<&'a Tensor<Self>>>,
+        tensors: impl Iterator<Item = Result<AdamTensors<'a, Self>>>,
+        state: &mut AdamState,
+        config: &AdamConfig,
+    ) -> Result<()>
     where
         Self: 'a,
     {
-        for tensors in tensors {
-            elementwise::adam(tensors?, args)?;
+        adam::step(grads, tensors, state, config)
+    }
+
+    fn adam_report(&self, state: &AdamState) -> Result<AdamReport> {
+        Ok(state.report)
+    }
+
+    fn pixels(&self, bytes: usize) -> Result<Vec<u8>> {
+        Ok(vec![0; bytes])
+    }
+
+    fn lane(&self, images: Shape) -> Result<Lane> {
+        Ok(Lane { images, report: StepReport::default() })
+    }
+
+    fn start(
+        &self,
+        lane: &mut Lane,
+        pixels: &Vec<u8>,
+        mut work: impl FnMut(Tensor<Self>, &mut StepReport) -> Result<()>,
+    ) -> Result<()> {
+        work(self.upload_images(lane.images, pixels)?, &mut lane.report)
+    }
+
+    fn report(&self, report: &mut StepReport, losses: [&Tensor<Self>; LOSSES], adam: &AdamState) -> Result<()> {
+        for (value, loss) in report.losses.iter_mut().zip(losses) {
+            *value = self.scalar(loss)?;
         }
+        report.adam = adam.report;
         Ok(())
     }
+
+    fn finish(&self, lane: &mut Lane) -> Result<StepReport> {
+        Ok(lane.report)
+    }
+}
+
+/// A step: done when it was started.
+#[derive(Clone, Copy, Debug)]
+pub struct Lane {
+    images: Shape,
+    report: StepReport,
 }

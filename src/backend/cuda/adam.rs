@@ -12,7 +12,7 @@ const CHUNK: usize = 16_384;
 
 /// Part of one parameter with its gradient and moments; as in kernels/adam.cu.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
     param: Address,
     grad: Address,
@@ -69,6 +69,13 @@ unsafe impl DeviceRepr for Config {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for State {}
 value_argument!(Config);
+
+impl State {
+    /// After `step` steps.
+    pub fn after(step: u64) -> Self {
+        State { step, ..State::default() }
+    }
+}
 
 impl Chunk {
     /// The chunks of one parameter. Errors unless all four have one length and begin at a multiple of 16 bytes.

@@ -17,19 +17,42 @@ use half::bf16;
 use super::ptx;
 use crate::{Error, Result};
 
+/// Types of tensors in device memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// 32-bit floating point: parameters, statistics, losses; activations of the precisions f32 and tf32.
+    F32,
+    /// bfloat16: activations of the precision bf16.
+    Bf16,
+}
+
+impl Dtype {
+    /// Of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::Bf16 => 2,
+        }
+    }
+}
+
 /// What activations are made of.
 pub trait Element: DeviceRepr + Copy + 'static {
+    /// Its name at run time.
+    const DTYPE: Dtype;
     /// The entry point for this type.
     fn entry(f32: &'static str, bf16: &'static str) -> &'static str;
 }
 
 impl Element for f32 {
+    const DTYPE: Dtype = Dtype::F32;
     fn entry(f32: &'static str, _: &'static str) -> &'static str {
         f32
     }
 }
 
 impl Element for bf16 {
+    const DTYPE: Dtype = Dtype::Bf16;
     fn entry(_: &'static str, bf16: &'static str) -> &'static str {
         bf16
     }
@@ -37,8 +60,8 @@ impl Element for bf16 {
 
 /// An address in device memory, as a kernel gets it.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug)]
-pub struct Address(CUdeviceptr);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address(pub(super) CUdeviceptr);
 
 // SAFETY: a transparent 64-bit integer without invalid values.
 unsafe impl DeviceRepr for Address {}
@@ -67,6 +90,11 @@ pub struct SliceMut<'a, T> {
 }
 
 impl<'a, T> Slice<'a, T> {
+    /// `elems` elements at `address`, which live and are not written for `'a`.
+    pub(super) fn at(address: Address, elems: usize) -> Self {
+        Slice { address, elems, memory: PhantomData }
+    }
+
     /// All of `memory`, for kernels on `stream`.
     pub fn of(memory: &'a CudaSlice<T>, stream: &CudaStream) -> Self {
         let (address, _) = memory.device_ptr(stream);
@@ -80,6 +108,11 @@ impl<'a, T> Slice<'a, T> {
 }
 
 impl<'a, T> SliceMut<'a, T> {
+    /// `elems` elements at `address`, which live and are nobody else's for `'a`.
+    pub(super) fn at(address: Address, elems: usize) -> Self {
+        SliceMut { address, elems, memory: PhantomData }
+    }
+
     /// All of `memory`, for kernels on `stream`.
     pub fn of(memory: &'a mut CudaSlice<T>, stream: &CudaStream) -> Self {
         let elems = memory.len();

@@ -1,4 +1,11 @@
-//! The CUDA backend: so far its kernels, as PTX, and their typed launches; a file for each of kernels/*.cu.
+//! The CUDA backend.
+//!
+//! - [`device`]: streams, libraries, memory of a device: the handle [`Cuda`]
+//! - `contract`: the methods of the trait; `ops`: what they do, from shapes to launches
+//! - [`lane`]: steps under way: copies, recording, replay, report
+//! - [`memory`]: the pool
+//! - [`cudnn`], [`cublaslt`]: the parts of the libraries that are called; [`libraries`]: where they are
+//! - [`kernel`], [`ptx`]: launching our own kernels; a file for each of kernels/*.cu declares its arguments
 
 pub mod adam;
 pub mod batch_norm;
@@ -6,10 +13,21 @@ pub mod bias;
 pub mod binary_entropy;
 pub mod cast;
 pub mod columns;
+mod contract;
+pub mod cublaslt;
+pub mod cudnn;
+pub mod device;
+pub mod elementwise;
 pub mod kernel;
+pub mod lane;
+pub mod libraries;
+pub mod memory;
 pub mod nt_xent;
+mod ops;
 pub mod pool2d;
 pub mod ptx;
+
+pub use device::Cuda;
 
 #[cfg(test)]
 mod signatures {
@@ -19,11 +37,13 @@ mod signatures {
 
     use half::bf16;
 
-    use super::{adam, batch_norm, bias, binary_entropy, cast, kernel::Signature, nt_xent, pool2d, ptx};
+    use super::{adam, batch_norm, bias, binary_entropy, cast, elementwise, kernel::Signature, nt_xent, pool2d, ptx};
 
     fn of_element<T: super::kernel::Element>() -> Vec<Signature> {
         vec![
             cast::CastImages::<T>::signature(),
+            elementwise::AddAssign::<T>::signature(),
+            elementwise::Scale::<T>::signature(),
             bias::BiasAdd::<T>::signature(),
             bias::BiasBackward::<T>::signature(),
             batch_norm::Statistics::<T>::signature(),
@@ -57,6 +77,10 @@ mod signatures {
         let single = vec![
             cast::CastToBf16::signature(),
             cast::CastToF32::signature(),
+            cast::CastChannels::<f32, f32>::signature(),
+            cast::CastChannels::<f32, bf16>::signature(),
+            cast::CastChannels::<bf16, f32>::signature(),
+            elementwise::WeightedSum::signature(),
             bias::BiasBackwardFinish::signature(),
             batch_norm::StatisticsFinish::signature(),
             batch_norm::InverseStd::signature(),

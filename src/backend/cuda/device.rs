@@ -1,0 +1,158 @@
+//! A CUDA device with all that computing on it takes: streams, kernels, libraries, memory.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use cudarc::driver::{CudaContext, CudaStream, DriverError, sys::CUdevice_attribute};
+
+use super::adam::Chunk;
+use super::cublaslt::{CublasLt, Matrices, Product};
+use super::cudnn::{Convolution, Cudnn, Multiplication, Operands, Plan};
+use super::kernel::{Address, Dtype, Kernels};
+use super::libraries;
+use super::memory::{Buffer, Pool, Scratch};
+use crate::config::Precision;
+use crate::tensor::{Shape, Tensor};
+use crate::{Error, Result};
+
+/// The CUDA backend; a clone is another handle to the same device.
+#[derive(Clone)]
+pub struct Cuda {
+    pub(super) device: Rc<Device>,
+}
+
+/// What all handles share. Fields are dropped in order: memory and libraries before the streams.
+pub(super) struct Device {
+    plans: RefCell<HashMap<Convolution, std::result::Result<Rc<Plan>, String>>>,
+    cudnn: Cudnn,
+    cublaslt: RefCell<CublasLt>,
+    pub(super) kernels: Kernels,
+    pub(super) pool: Arc<Pool>,
+    pub(super) precision: Precision,
+    pub(super) recording: Cell<bool>,
+    /// Tables that a recorded step reads: filled when the recording has ended.
+    pub(super) deferred: RefCell<Vec<(Address, Vec<Chunk>)>>,
+    pub(super) compute: Arc<CudaStream>,
+    pub(super) copy: Arc<CudaStream>,
+}
+
+impl fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cuda").field("precision", &self.device.precision).finish_non_exhaustive()
+    }
+}
+
+/// The error of a failed driver call.
+pub(super) fn failed(what: &'static str) -> impl Fn(DriverError) -> Error {
+    move |problem| Error::Device(format!("{what}: {problem}"))
+}
+
+impl Cuda {
+    /// Opens device `ordinal`. Errors, saying what is missing and what to install, where there is no driver, no such device, or
+    /// no library.
+    pub fn new(ordinal: usize, precision: Precision) -> Result<Self> {
+        libraries::check()?;
+        let context = CudaContext::new(ordinal).map_err(failed("opening the CUDA device"))?;
+        let (major, minor) = context.compute_capability().map_err(failed("asking the CUDA device"))?;
+        if major < 8 {
+            return Err(Error::Device(format!(
+                "the CUDA device is of compute capability {major}.{minor}; 8.0 is needed"
+            )));
+        }
+        // SAFETY: no memory was allocated yet; order is kept by streams and the events of `lane`.
+        unsafe { context.disable_event_tracking() };
+        let stream = || context.new_stream().map_err(failed("making a stream"));
+        let (compute, copy) = (stream()?, stream()?);
+        let pool = Pool::new(Arc::clone(&compute));
+        let device = Device {
+            plans: RefCell::default(),
+            cudnn: Cudnn::new(Arc::clone(&compute))?,
+            cublaslt: RefCell::new(CublasLt::new(Arc::clone(&compute), &pool)?),
+            kernels: Kernels::load(&context, Arc::clone(&compute))?,
+            pool,
+            precision,
+            recording: Cell::new(false),
+            deferred: RefCell::default(),
+            compute,
+            copy,
+        };
+        Ok(Cuda { device: Rc::new(device) })
+    }
+
+    /// Name, compute capability, driver and memory, for people.
+    pub fn describe(&self) -> String {
+        let context = self.device.compute.context();
+        let name = context.name().unwrap_or_else(|_| "CUDA device".into());
+        let processors = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).unwrap_or(0);
+        let (major, minor) = context.compute_capability().unwrap_or_default();
+        let version = self.device.cudnn.version();
+        format!(
+            "{name}, sm_{major}{minor}, {processors} multiprocessors, {}; cuDNN {}.{}.{}",
+            self.device.precision,
+            version / 10_000,
+            version / 100 % 100,
+            version % 100
+        )
+    }
+
+    /// Type of activations.
+    pub(super) fn activations(&self) -> Dtype {
+        match self.device.precision {
+            Precision::Bf16 => Dtype::Bf16,
+            Precision::Tf32 | Precision::F32 => Dtype::F32,
+        }
+    }
+
+    pub(super) fn multiplication(&self) -> Multiplication {
+        match self.device.precision {
+            Precision::F32 => Multiplication::Exact,
+            Precision::Bf16 | Precision::Tf32 => Multiplication::TensorCores,
+        }
+    }
+
+    pub(super) fn kernels(&self) -> &Kernels {
+        &self.device.kernels
+    }
+
+    /// A tensor with arbitrary contents.
+    pub(super) fn tensor(&self, shape: Shape, dtype: Dtype) -> Result<Tensor<Self>> {
+        Ok(Tensor::new(shape, Buffer::new(&self.device.pool, shape.elems(), dtype)?))
+    }
+
+    pub(super) fn scratch<T>(&self, elems: usize) -> Result<Scratch<T>> {
+        Scratch::new(&self.device.pool, elems)
+    }
+
+    /// Runs a matrix product.
+    pub(super) fn product(&self, product: &Product, matrices: Matrices) -> Result<()> {
+        self.device.cublaslt.borrow_mut().run(product, matrices)
+    }
+
+    /// Runs a convolution; at its first time, chooses an engine for it. Errors if no engine does it.
+    pub(super) fn convolve(&self, convolution: &Convolution, operands: Operands) -> Result<()> {
+        let Device { plans, cudnn, pool, recording, .. } = &*self.device;
+        let known = plans.borrow().get(convolution).cloned();
+        let plan = match known {
+            Some(plan) => plan,
+            None if recording.get() => return Err(Error::Device(format!("{convolution:?} is new in a recorded step"))),
+            None => {
+                let plan = cudnn.tune(convolution, operands, pool).map(Rc::new).map_err(|why| why.to_string());
+                plans.borrow_mut().insert(*convolution, plan.clone());
+                plan
+            }
+        };
+        cudnn.run(&*plan.map_err(Error::Device)?, operands, pool)
+    }
+
+    /// The convolutions met so far, with the engine chosen for each and its time in milliseconds.
+    pub fn convolutions(&self) -> Vec<(Convolution, usize, f32)> {
+        let plans = self.device.plans.borrow();
+        let mut found: Vec<_> =
+            plans.iter().filter_map(|(c, plan)| plan.as_ref().ok().map(|p| (*c, p.engine, p.milliseconds))).collect();
+        found.sort_by_key(|(c, ..)| (c.direction as u8, c.y, c.x, c.w));
+        found
+    }
+}

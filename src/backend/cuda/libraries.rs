@@ -1,0 +1,142 @@
+//! Finding the driver, cuDNN and cuBLASLt at run time.
+//!
+//! The driver and libraries on the loader's path are found by name. Those that came with Python wheels
+//! (`site-packages/nvidia/*/lib`) are not on it: they are opened by their whole path, after which the loader knows them by
+//! their own name.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// Where to look for libraries before anywhere else: folders as in `PATH`.
+pub const LIBRARIES_VARIABLE: &str = "DISENTANGLE_CUDA_LIBRARIES";
+
+/// Fails, saying what to install, unless driver and libraries are here. A call of a library that is missing would panic.
+pub fn check() -> Result<()> {
+    driver()?;
+    let wheels = folders();
+    library("cuDNN", "libcudnn.so.9", "nvidia-cudnn-cu13", &wheels)?;
+    library("cuBLASLt", "libcublasLt.so.13", "nvidia-cublas", &wheels)?;
+    // SAFETY: asks whether libraries can be opened.
+    let (cudnn, cublaslt) =
+        unsafe { (cudarc::cudnn::sys::is_culib_present(), cudarc::cublaslt::sys::is_culib_present()) };
+    match (cudnn, cublaslt) {
+        (true, true) => Ok(()),
+        (false, _) => Err(missing("cuDNN", "libcudnn.so.9", "nvidia-cudnn-cu13")),
+        (_, false) => Err(missing("cuBLASLt", "libcublasLt.so.13", "nvidia-cublas")),
+    }
+}
+
+/// Fails unless there is a driver with a device.
+pub fn driver() -> Result<usize> {
+    // SAFETY: asks whether the library can be opened.
+    if !unsafe { cudarc::driver::sys::is_culib_present() } {
+        return Err(Error::Device("there is no NVIDIA driver (libcuda.so.1): install one to use a GPU".into()));
+    }
+    match cudarc::driver::CudaContext::device_count() {
+        Ok(count @ 1..) => Ok(count as usize),
+        Ok(_) => Err(Error::Device("the NVIDIA driver sees no device".into())),
+        Err(problem) => Err(Error::Device(format!("the NVIDIA driver does not start: {problem}"))),
+    }
+}
+
+fn missing(what: &str, file: &str, wheel: &str) -> Error {
+    Error::Device(format!(
+        "{what} ({file}) is not found: install it from NVIDIA, or with `pip install {wheel}`; {LIBRARIES_VARIABLE} may name \
+         its folder"
+    ))
+}
+
+/// Opens a library by name, else from the folders.
+fn library(what: &str, file: &str, wheel: &str, folders: &[PathBuf]) -> Result<()> {
+    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+    if std::env::var_os(LIBRARIES_VARIABLE).is_none() && [file, stem].iter().any(|name| open(Path::new(name))) {
+        return Ok(());
+    }
+    let found = folders.iter().flat_map(|folder| matching(folder, stem)).any(|path| open(&path));
+    if found || [file, stem].iter().any(|name| open(Path::new(name))) {
+        return Ok(());
+    }
+    Err(missing(what, file, wheel))
+}
+
+/// Opens a library for the whole process, for good.
+fn open(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_encoded_bytes()) else { return false };
+    // SAFETY: a string; the library's initialisers run, as they would for any program that uses it.
+    !unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) }.is_null()
+}
+
+/// Files `stem` or `stem.N` in a folder.
+fn matching(folder: &Path, stem: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found: Vec<_> =
+        entries.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(stem))).collect();
+    found.sort();
+    found
+}
+
+/// Folders that may hold libraries: the variable's, then those of wheels in the Pythons at hand.
+fn folders() -> Vec<PathBuf> {
+    let given = std::env::var_os(LIBRARIES_VARIABLE);
+    let given = given.iter().flat_map(std::env::split_paths);
+    given.chain(site_packages().iter().flat_map(|site| wheel_folders(site))).collect()
+}
+
+/// `nvidia/*/lib` of a site-packages folder.
+fn wheel_folders(site: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(site.join("nvidia")).into_iter().flatten().flatten();
+    let mut folders: Vec<_> = entries.map(|entry| entry.path().join("lib")).filter(|lib| lib.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+fn site_packages() -> Vec<PathBuf> {
+    let variables = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+    // bin/python3 of an environment on PATH means its lib.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let pythons = std::env::split_paths(&path)
+        .filter(|bin| bin.join("python3").exists())
+        .filter_map(|bin| bin.parent().map(Path::to_path_buf))
+        .collect::<Vec<_>>();
+    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".local"));
+    let prefixes = variables.chain(pythons).chain(home).chain(["/usr/local", "/usr"].map(PathBuf::from));
+    prefixes.flat_map(|prefix| packages_of(&prefix)).collect()
+}
+
+fn packages_of(prefix: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(prefix.join("lib")).into_iter().flatten().flatten();
+    let pythons = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"));
+    let mut found: Vec<_> = pythons
+        .flat_map(|python| ["site-packages", "dist-packages"].map(|name| python.path().join(name)))
+        .filter(|site| site.is_dir())
+        .collect();
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_of_wheels_are_found_by_name() {
+        let root = tempfile::tempdir().unwrap();
+        let lib = root.path().join("lib/python3.12/site-packages/nvidia/cudnn/lib");
+        std::fs::create_dir_all(&lib).unwrap();
+        for name in ["libcudnn.so.9", "libcudnn_graph.so.9", "other"] {
+            std::fs::write(lib.join(name), "").unwrap();
+        }
+        let folders: Vec<_> = packages_of(root.path()).iter().flat_map(|site| wheel_folders(site)).collect();
+        assert_eq!(folders, [lib.clone()]);
+        assert_eq!(matching(&lib, "libcudnn.so"), [lib.join("libcudnn.so.9")]);
+        assert!(!open(&lib.join("libcudnn.so.9")), "an empty file is no library");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let text = missing("cuDNN", "libcudnn.so.9", "nvidia-cudnn-cu13").to_string();
+        assert!(text.contains("libcudnn.so.9") && text.contains("pip install nvidia-cudnn-cu13"), "{text}");
+    }
+}
