@@ -14,7 +14,7 @@ use disentangle::backend::{Backend, Samples};
 use disentangle::tensor::Shape;
 use half::bf16;
 
-use crate::{Device, device, distance, numbers};
+use crate::{Device, device, distance, largest, numbers};
 
 const FLOOR: f64 = 16.0 / 16_777_216.0;
 const TEMPERATURE: f64 = 0.5;
@@ -95,10 +95,6 @@ where
     }
     let dz = device.download(&dz);
     (device.download(&loss)[0].into(), dz)
-}
-
-fn largest(values: &[f64]) -> f64 {
-    values.iter().fold(0.0, |largest, value| largest.max(value.abs()))
 }
 
 #[test]

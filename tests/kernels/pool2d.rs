@@ -11,9 +11,7 @@ use disentangle::backend::cuda::pool2d::{
 use disentangle::backend::{Backend, Window};
 use disentangle::tensor::Shape;
 
-use crate::{device, distance, numbers};
-
-const UNIT: f64 = 1.0 / 16_777_216.0;
+use crate::{UNIT, device, distance, numbers, wide};
 
 /// [N, H, W, C]: a single pixel, odd sizes, one column, a block's elements and more.
 const SHAPES: [[usize; 4]; 5] = [[1, 1, 1, 1], [2, 7, 9, 5], [1, 8, 1, 3], [2, 32, 32, 8], [3, 5, 6, 33]];
@@ -24,10 +22,6 @@ const WINDOWS: [Window; 3] = [
     Window { kernel: [1, 1], stride: 1, padding: 0 },
     Window { kernel: [3, 2], stride: 1, padding: 1 },
 ];
-
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value)).collect()
-}
 
 #[test]
 fn max_pool_and_its_gradient() {
