@@ -7,6 +7,7 @@ mod bias;
 mod binary_entropy;
 mod cast;
 mod nt_xent;
+mod nt_xent_forms;
 mod pool2d;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
