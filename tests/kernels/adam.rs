@@ -139,6 +139,15 @@ impl<B: Backend> Twin<B> {
     }
 }
 
+/// Parameters and moments after two steps, for comparing bits.
+pub fn two_steps(device: &Device) -> [Vec<f64>; 3] {
+    let mut training = Training::new(device, &parameters());
+    for step in 0..2 {
+        training.step(device, &gradients(step), 1e-3, Config { clip_norm: 2.0, ..CONFIG });
+    }
+    training.values(device).map(|values| wide(&values))
+}
+
 fn norm(grads: &[Vec<f32>]) -> f64 {
     grads.iter().flatten().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt()
 }

@@ -297,6 +297,43 @@ fn what_is_no_number_spoils_its_channel_in_its_view_alone() {
     assert!(dweight.iter().enumerate().all(|(i, dweight)| dweight.is_nan() == spoilt(i)), "{dweight:?}");
 }
 
+#[test]
+fn the_gradient_of_the_residual_may_take_the_place_of_the_outputs() {
+    let device = device();
+    let (kernels, stream) = (&device.kernels, &device.stream);
+    for columns in [6, 64] {
+        let shape = Columns::new(50, columns, 2).unwrap();
+        let [x, y, dy] = [1.0, 1.1, 1.2].map(|size| numbers(shape.elems(), size));
+        let [x, y] = [x, y].map(|values| device.upload(&values));
+        let (mean, coefficients) = (device.upload(&numbers(2 * columns, 0.1)), numbers(6 * columns, 1.0));
+        let coefficients = device.upload(&coefficients);
+        let [apart, in_place] = [false, true].map(|in_place| {
+            let (dy, mut dx) = (device.upload(&dy), device.unwritten::<f32>(shape.elems()));
+            let mut dresidual = match in_place {
+                true => device.alias(&dy),
+                false => device.unwritten(shape.elems()),
+            };
+            let data = BackwardData {
+                x: Slice::of(&x, stream),
+                y: Some(Slice::of(&y, stream)),
+                dy: Slice::of(&dy, stream),
+                mean: Slice::of(&mean, stream),
+                coefficients: Slice::of(&coefficients, stream),
+                dx: SliceMut::of(&mut dx, stream),
+                dresidual: Some(SliceMut::of(&mut dresidual, stream)),
+                shape,
+            };
+            data.launch(kernels).unwrap();
+            let found = (device.read(&dx), device.read(&dresidual));
+            if in_place {
+                dresidual.leak();
+            }
+            found
+        });
+        assert_eq!(apart, in_place);
+    }
+}
+
 /// Inference on the device, with `running` for statistics.
 fn inference_on_device<T: Number>(device: &Device, p: &Problem, [mean, var]: &[Vec<f32>; 2]) -> Vec<f64> {
     let (kernels, stream, shape) = (&device.kernels, &device.stream, p.shape());

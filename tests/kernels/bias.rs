@@ -72,6 +72,27 @@ fn bias_and_its_gradient() {
 }
 
 #[test]
+fn the_bias_may_be_added_in_place() {
+    let device = device();
+    let (kernels, stream) = (&device.kernels, &device.stream);
+    for columns in [6, 64] {
+        let (x, b) = (numbers(50 * columns, 1.0), numbers(columns, 2.0));
+        let (apart, _) = on_device::<f32>(&device, &x, &b);
+        let (mut y, b) = (device.upload(&x), device.upload(&b));
+        let x = device.alias(&y);
+        let add = BiasAdd {
+            x: Slice::of(&x, stream),
+            b: Slice::of(&b, stream),
+            y: SliceMut::of(&mut y, stream),
+            shape: Columns::new(50, columns, 1).unwrap(),
+        };
+        add.launch(kernels).unwrap();
+        assert_eq!(device.read(&y), apart);
+        x.leak();
+    }
+}
+
+#[test]
 fn what_is_no_number_stays_in_its_column() {
     let device = device();
     let (mut x, b) = (numbers(40 * 6, 1.0), numbers(6, 1.0));

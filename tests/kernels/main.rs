@@ -6,13 +6,15 @@ mod batch_norm;
 mod bias;
 mod binary_entropy;
 mod cast;
+mod determinism;
+mod gradients;
 mod nt_xent;
 mod nt_xent_forms;
 mod pool2d;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr};
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DeviceRepr};
 use disentangle::backend::cuda::kernel::{Element, Kernels};
 use half::bf16;
 use vgpu::{Preload, VirtualGpu, preload};
@@ -60,6 +62,13 @@ impl Device {
         let values = self.stream.clone_dtoh(memory);
         self.stream.synchronize().unwrap_or_else(|e| panic!("{e}: {}", self.report()));
         values.unwrap_or_else(|e| panic!("{e}: {}", self.report()))
+    }
+
+    /// The same memory once more, for kernels that may work in place. To be given to `CudaSlice::leak`, not dropped.
+    fn alias<T>(&self, memory: &CudaSlice<T>) -> CudaSlice<T> {
+        let (address, _) = memory.device_ptr(&self.stream);
+        // SAFETY: the address and length of living memory; only kernels that allow it get both.
+        unsafe { self.stream.upgrade_device_ptr(address, memory.len()) }
     }
 
     fn upload_as<T: Number>(&self, values: &[f32]) -> CudaSlice<T> {
@@ -165,8 +174,8 @@ fn held<T: Number>(values: Vec<f32>) -> Vec<f32> {
     values.into_iter().map(|value| T::rounded(value).wide() as f32).collect()
 }
 
-/// Reproducible numbers of both signs, mostly below `size`.
+/// Reproducible numbers of both signs, mostly below `size`: others for each count and each size.
 fn numbers(count: usize, size: f64) -> Vec<f32> {
-    let mut stream = disentangle::rng::stream(11, disentangle::rng::Purpose::Probe, 0, count as u64, 0);
+    let mut stream = disentangle::rng::stream(size.to_bits(), disentangle::rng::Purpose::Probe, 0, count as u64, 0);
     (0..count).map(|_| (size * stream.normal()) as f32).collect()
 }
