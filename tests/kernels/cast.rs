@@ -4,7 +4,7 @@ use disentangle::backend::cuda::cast::{CastImages, CastToBf16, CastToF32};
 use disentangle::backend::cuda::kernel::{Slice, SliceMut};
 use half::bf16;
 
-use crate::{device, numbers};
+use crate::{Device, Number, device, numbers};
 
 #[test]
 fn f32_to_bf16_rounds_to_even_and_back_is_exact() {
@@ -33,11 +33,10 @@ fn f32_to_bf16_rounds_to_even_and_back_is_exact() {
 
 #[test]
 fn images_become_shares_of_255_with_padded_channels() {
-    let device = device();
-    let (kernels, stream) = (&device.kernels, &device.stream);
-    for (count, channels, padded) in [(1, 3, 3), (1, 3, 4), (255, 3, 8), (257, 3, 4), (1000, 1, 1)] {
+    fn check<T: Number>(device: &Device, [count, channels, padded]: [usize; 3]) {
+        let (kernels, stream) = (&device.kernels, &device.stream);
         let pixels: Vec<u8> = (0..count * channels).map(|i| (i * 37 % 256) as u8).collect();
-        let (memory, mut y) = (device.upload(&pixels), device.unwritten::<f32>(count * padded));
+        let (memory, mut y) = (device.upload(&pixels), device.unwritten::<T>(count * padded));
         let cast = CastImages {
             pixels: Slice::of(&memory, stream),
             y: SliceMut::of(&mut y, stream),
@@ -46,11 +45,18 @@ fn images_become_shares_of_255_with_padded_channels() {
             padded: padded as u32,
         };
         cast.launch(kernels).unwrap();
-        for (pixel, y) in pixels.chunks(channels).zip(device.download(&y).chunks(padded)) {
-            let expected: Vec<f32> = pixel.iter().map(|&v| f32::from(v) / 255.0).collect();
-            // Division, or a product with the reciprocal: one more rounding.
-            assert!(y.iter().zip(&expected).all(|(y, e)| (y - e).abs() <= e * 2.0 / 16_777_216.0), "{y:?}");
+        for (pixel, y) in pixels.chunks(channels).zip(device.read(&y).chunks(padded)) {
+            // As the CPU has it, to the bit: a division that is rounded once, then the type.
+            assert!(
+                pixel.iter().zip(y).all(|(&v, y)| *y == T::rounded(f32::from(v) / 255.0).wide()),
+                "{pixel:?} {y:?}"
+            );
             assert!(y[channels..].iter().all(|&padding| padding == 0.0), "{y:?}");
         }
+    }
+    let device = device();
+    for shape in [[1, 3, 3], [1, 3, 4], [255, 3, 8], [257, 3, 4], [1000, 1, 1], [300, 3, 5]] {
+        check::<f32>(&device, shape);
+        check::<bf16>(&device, shape);
     }
 }

@@ -2,8 +2,57 @@
 //! kernel's arguments once.
 //!
 //! A kernel is a structure with a named field an argument, declared in the kernel's own order, so that nothing at a call
-//! can be out of order or of the wrong type. That the declaration itself fits what was compiled is a test's business: it
-//! compares each [`Signature`] with the parameters in the PTX.
+//! can be out of order or of the wrong type:
+//!
+//! ```
+//! use disentangle::backend::cuda::binary_entropy::SigmoidForward;
+//! use disentangle::backend::cuda::kernel::{Kernels, Slice, SliceMut};
+//!
+//! fn sigmoid(kernels: &Kernels, x: Slice<f32>, y: SliceMut<f32>, count: u64) -> disentangle::Result<()> {
+//!     SigmoidForward { x, y, count }.launch(kernels)
+//! }
+//! ```
+//!
+//! Neither input and output exchanged,
+//!
+//! ```compile_fail,E0308
+//! # use disentangle::backend::cuda::binary_entropy::SigmoidForward;
+//! # use disentangle::backend::cuda::kernel::{Kernels, Slice, SliceMut};
+//! fn sigmoid(kernels: &Kernels, x: Slice<f32>, y: SliceMut<f32>, count: u64) -> disentangle::Result<()> {
+//!     SigmoidForward { x: y, y: x, count }.launch(kernels)
+//! }
+//! ```
+//!
+//! nor an output of another type than the input,
+//!
+//! ```compile_fail,E0308
+//! # use disentangle::backend::cuda::binary_entropy::SigmoidForward;
+//! # use disentangle::backend::cuda::kernel::{Kernels, Slice, SliceMut};
+//! fn sigmoid(kernels: &Kernels, x: Slice<f32>, y: SliceMut<half::bf16>, count: u64) -> disentangle::Result<()> {
+//!     SigmoidForward { x, y, count }.launch(kernels)
+//! }
+//! ```
+//!
+//! nor a size of another type, nor a missing argument compiles:
+//!
+//! ```compile_fail,E0308
+//! # use disentangle::backend::cuda::binary_entropy::SigmoidForward;
+//! # use disentangle::backend::cuda::kernel::{Kernels, Slice, SliceMut};
+//! fn sigmoid(kernels: &Kernels, x: Slice<f32>, y: SliceMut<f32>, count: u32) -> disentangle::Result<()> {
+//!     SigmoidForward { x, y, count }.launch(kernels)
+//! }
+//! ```
+//!
+//! ```compile_fail,E0063
+//! # use disentangle::backend::cuda::binary_entropy::SigmoidForward;
+//! # use disentangle::backend::cuda::kernel::{Kernels, Slice, SliceMut};
+//! fn sigmoid(kernels: &Kernels, x: Slice<f32>, y: SliceMut<f32>) -> disentangle::Result<()> {
+//!     SigmoidForward { x, y }.launch(kernels)
+//! }
+//! ```
+//!
+//! That the declaration itself fits what was compiled is a test's business: it compares each [`Signature`] with the
+//! parameters in the PTX.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;

@@ -139,7 +139,13 @@ impl NtXent {
 
     /// The slices of rows that the backward goes through, one launch after the other, so that its scratch stays small.
     pub fn slices(&self) -> impl Iterator<Item = NtXent> + use<> {
-        let (whole, rows) = (*self, self.slice_rows());
+        self.slices_of(self.slice_rows())
+    }
+
+    /// Slices of `rows` rows each (of 1 for 0), the last perhaps of fewer. [`NtXent::backward_scratch`] is enough for as
+    /// many rows as [`NtXent::slices`] takes at once, and for fewer.
+    pub fn slices_of(&self, rows: usize) -> impl Iterator<Item = NtXent> + use<> {
+        let (whole, rows) = (*self, rows.max(1));
         (0..whole.count()).step_by(rows).map(move |first| NtXent {
             first: first as u32,
             rows: rows.min(whole.count() - first) as u32,
