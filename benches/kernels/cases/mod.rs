@@ -75,8 +75,10 @@ pub struct Plan {
     pub name: &'static str,
     /// Its sizes and type: `2 x [401408, 64] bf16`.
     pub shape: String,
-    make: Box<dyn Fn(&Device) -> Result<Box<dyn Case>>>,
+    make: Box<Make>,
 }
+
+type Make = dyn Fn(&Device) -> Result<Box<dyn Case>>;
 
 impl Plan {
     fn new<C: Case + 'static>(
