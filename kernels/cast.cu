@@ -1,14 +1,11 @@
-// cast.cu — f32 to bf16 and back; uint8 images to network input; filters to as many channels as such input has, and back.
+// cast.cu — f32 to bf16 and back; uint8 images to network input.
 //
 // Computes   y = x, rounded to nearest even (f32 to bf16) or exactly (bf16 to f32)
 //            images: y[p, c] = pixels[p, c] / 255 for c < channels, 0 for channels <= c < padded
-//            channels: y[p, c] = x[p, c] for c < min(from, to), 0 for from <= c < to
-// Shapes     x, y [count];  pixels [count, channels] uint8, y [count, padded]; a pixel is one (n, h, w) of NHWC;
-//            channels: x [count, from], y [count, to]; a pixel is one (k, r, s) of KRSC
+// Shapes     x, y [count];  pixels [count, channels] uint8, y [count, padded]; a pixel is one (n, h, w) of NHWC
 // Launch     grid ceil(count / 1024), block 256: four neighbouring elements a thread; any count, the tail one by one.
-//            images: grid ceil(count / 256), block 256: one pixel a thread;  channels: grid ceil(count to / 256), one element of y a thread
-// Cost       6 bytes an element (cast);  channels + padded * sizeof(T) bytes a pixel (images); 1 flop an element;
-//            from sizeof(From) + to sizeof(To) bytes a pixel (channels: filters of the stem alone)
+//            images: grid ceil(count / 256), block 256: one pixel a thread
+// Cost       6 bytes an element (cast);  channels + padded * sizeof(T) bytes a pixel (images); 1 flop an element
 // Numerics   the division is correctly rounded, as on the CPU: multiplying by 1/255 is one bit off for 126 levels
 // Twin       src/backend/cpu/mod.rs (upload_images)      Test tests/kernels/cast.rs      Bench none yet
 // Source     none: definitions
@@ -64,28 +61,4 @@ cast_images_to_f32(const u8* __restrict__ pixels, float* __restrict__ y, u64 cou
 extern "C" __global__ void __launch_bounds__(THREADS)
 cast_images_to_bf16(const u8* __restrict__ pixels, bf16* __restrict__ y, u64 count, u32 channels, u32 padded) {
     images(pixels, y, count, channels, padded);
-}
-
-template <class From, class To>
-__device__ __forceinline__ void channels(const From* x, To* y, u64 count, u32 from, u32 to) {
-    const u64 i = u64(blockIdx.x) * THREADS + threadIdx.x;
-    if (i >= count * to) return;
-    const u64 pixel = i / to;
-    const u32 c = u32(i % to);
-    y[i] = from_f32<To>(c < from ? to_f32(x[pixel * from + c]) : 0.0f);
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS)
-cast_channels_f32_to_bf16(const float* __restrict__ x, bf16* __restrict__ y, u64 count, u32 from, u32 to) {
-    channels(x, y, count, from, to);
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS)
-cast_channels_f32_to_f32(const float* __restrict__ x, float* __restrict__ y, u64 count, u32 from, u32 to) {
-    channels(x, y, count, from, to);
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS)
-cast_channels_bf16_to_f32(const bf16* __restrict__ x, float* __restrict__ y, u64 count, u32 from, u32 to) {
-    channels(x, y, count, from, to);
 }

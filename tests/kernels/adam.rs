@@ -7,7 +7,7 @@ use cudarc::driver::CudaSlice;
 use disentangle::backend::cpu::Cpu;
 use disentangle::backend::cuda::adam::{Chunk, Config, Norm, Prepare, State, Update};
 use disentangle::backend::cuda::kernel::{Slice, SliceMut};
-use disentangle::backend::{AdamArgs, AdamTensors, Backend};
+use disentangle::backend::{AdamConfig, AdamTensors, Backend};
 use disentangle::tensor::{Shape, Tensor};
 
 use crate::{Device, Parity, UNIT, device, largest, numbers, wide};
@@ -93,12 +93,12 @@ impl Training {
     }
 }
 
-/// The same on the CPU, with the factor that clipping gives.
+/// The same on the CPU.
 struct Twin<B: Backend> {
     cpu: B,
     /// Parameter and moments.
     tensors: Vec<[Tensor<B>; 3]>,
-    step: u64,
+    state: B::AdamState,
 }
 
 impl<B: Backend> Twin<B> {
@@ -108,22 +108,14 @@ impl<B: Backend> Twin<B> {
             [cpu.upload(shape, &wide(values)), cpu.full(shape, 0.0), cpu.full(shape, 0.0)].map(|made| made.unwrap())
         };
         let tensors = params.iter().map(tensor).collect();
-        Twin { cpu, tensors, step: 0 }
+        let state = cpu.adam_state(0).unwrap();
+        Twin { cpu, tensors, state }
     }
 
     fn step(&mut self, grads: &[Vec<f32>], learning_rate: f64, config: Config) {
-        let norm = norm(grads);
-        let clip = config.clip_norm / (norm + 1e-6);
-        self.step += 1;
-        let args = AdamArgs {
-            learning_rate,
-            beta1: config.beta1,
-            beta2: config.beta2,
-            eps: config.eps,
-            weight_decay: config.weight_decay,
-            grad_scale: if config.clip_norm > 0.0 && clip < 1.0 { clip } else { 1.0 },
-            step: self.step,
-        };
+        let Config { beta1, beta2, eps, weight_decay, clip_norm } = config;
+        let config = AdamConfig { beta1, beta2, eps, weight_decay, clip_norm };
+        self.cpu.set_learning_rate(&mut self.state, learning_rate).unwrap();
         let upload = |grad: &Vec<f32>| self.cpu.upload(Shape::from([grad.len()]), &wide(grad)).unwrap();
         let grads: Vec<Tensor<B>> = grads.iter().map(upload).collect();
         let tensors = self
@@ -131,7 +123,7 @@ impl<B: Backend> Twin<B> {
             .iter_mut()
             .zip(&grads)
             .map(|([param, exp_avg, exp_avg_sq], grad)| Ok(AdamTensors { param, grad, exp_avg, exp_avg_sq }));
-        self.cpu.adam(tensors, &args).unwrap();
+        self.cpu.adam(grads.iter().map(Ok), tensors, &mut self.state, &config).unwrap();
     }
 
     fn values(&self, which: usize) -> Vec<f64> {

@@ -84,37 +84,3 @@ impl<T: Element> CastImages<'_, T> {
         unsafe { self.enqueue(kernels, (blocks(op, count, THREADS as usize)?, 1, 1), THREADS) }
     }
 }
-
-kernel! {
-    /// The same values with more channels (the new ones 0) or fewer, in another type.
-    CastChannels ['a, S: Element, T: Element] ['a, S, T] S::entry(
-        T::entry("cast_channels_f32_to_f32", "cast_channels_f32_to_bf16"),
-        "cast_channels_bf16_to_f32",
-    ); {
-        /// `[count, from]`
-        x: Slice<'a, S>,
-        /// `[count, to]`
-        y: SliceMut<'a, T>,
-        /// Pixels.
-        count: u64,
-        /// Channels of x.
-        from: u32,
-        /// Channels of y.
-        to: u32,
-    }
-}
-
-impl<S: Element, T: Element> CastChannels<'_, S, T> {
-    /// Launches it. (bf16 to bf16 is not needed, and an error.)
-    pub fn launch(self, kernels: &Kernels) -> Result<()> {
-        let (op, count) = ("cast_channels", self.count as usize);
-        if size_of::<S>() + size_of::<T>() == 2 * size_of::<bf16>() {
-            return Err(Error::shape(op, "bf16 is not cast to bf16"));
-        }
-        let [from, to] = [self.from, self.to].map(|channels| product(op, &[count, channels as usize]));
-        let (from, to) = (from?, to?);
-        check_elems(op, &[("x", self.x.elems(), from), ("y", self.y.elems(), to)])?;
-        // SAFETY: lengths are checked.
-        unsafe { self.enqueue(kernels, (blocks(op, to, THREADS as usize)?, 1, 1), THREADS) }
-    }
-}

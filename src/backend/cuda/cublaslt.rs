@@ -113,6 +113,7 @@ fn data_type(dtype: Dtype) -> cudaDataType {
     match dtype {
         Dtype::F32 => cudaDataType::CUDA_R_32F,
         Dtype::Bf16 => cudaDataType::CUDA_R_16BF,
+        Dtype::U8 => cudaDataType::CUDA_R_8U,
     }
 }
 

@@ -162,6 +162,7 @@ fn data_type(dtype: Dtype) -> cudnnDataType_t {
     match dtype {
         Dtype::F32 => cudnnDataType_t::CUDNN_DATA_FLOAT,
         Dtype::Bf16 => cudnnDataType_t::CUDNN_DATA_BFLOAT16,
+        Dtype::U8 => cudnnDataType_t::CUDNN_DATA_UINT8,
     }
 }
 

@@ -73,6 +73,8 @@ pub enum Dtype {
     F32,
     /// bfloat16: activations of the precision bf16.
     Bf16,
+    /// Bytes: images, whose values are 255 times as large, until the first convolution.
+    U8,
 }
 
 impl Dtype {
@@ -81,6 +83,7 @@ impl Dtype {
         match self {
             Dtype::F32 => 4,
             Dtype::Bf16 => 2,
+            Dtype::U8 => 1,
         }
     }
 }

@@ -20,9 +20,9 @@ use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, result};
 
 use super::adam::State;
 use super::device::{Cuda, failed};
-use super::memory::Scratch;
+use super::kernel::Dtype;
 use super::ops::adam::{self, AdamState};
-use super::ops::transfer::{cast_images, copy_to_device};
+use super::ops::transfer::copy_to_device;
 use crate::backend::{LOSSES, StepReport};
 use crate::log::say;
 use crate::tensor::{Shape, Tensor};
@@ -86,8 +86,8 @@ pub struct Report {
 
 /// What one step under way holds on to.
 pub struct Lane {
-    images: Shape,
-    pixels: Scratch<u8>,
+    /// Bytes, overwritten for every step.
+    images: Tensor<Cuda>,
     copied: CudaEvent,
     done: CudaEvent,
     report: Report,
@@ -121,8 +121,7 @@ impl Cuda {
         // SAFETY: numbers.
         let page = unsafe { Pinned::zeroed(context, 1)? };
         Ok(Lane {
-            images,
-            pixels: self.scratch(images.elems())?,
+            images: self.tensor(images, Dtype::U8)?,
             copied: event()?,
             done: event()?,
             report: Report { page },
@@ -149,7 +148,7 @@ impl Cuda {
         match &lane.progress {
             Progress::Recorded(graph) => graph.launch().map_err(failed("launching a step"))?,
             Progress::New | Progress::WarmedUp | Progress::Unrecordable => {
-                work(cast_images(self, lane.images, lane.pixels.slice())?, &mut lane.report)?;
+                work(lane.images.clone(), &mut lane.report)?;
             }
         }
         if let Progress::New = lane.progress {
@@ -162,13 +161,14 @@ impl Cuda {
     fn copy_pixels(&self, lane: &Lane, pixels: &Pinned<u8>) -> Result<()> {
         let failed = failed("copying a batch to the device");
         let (copy, compute) = (&self.device.copy, &self.device.compute);
-        if pixels.values.len() != lane.images.elems() {
-            let (bytes, images) = (pixels.values.len(), lane.images);
+        let images = lane.images.shape();
+        if pixels.values.len() != images.elems() {
+            let bytes = pixels.values.len();
             return Err(Error::shape("step", format!("{bytes} bytes of views for images {images:?}")));
         }
         copy.wait(&lane.done).map_err(&failed)?;
         // SAFETY: as many bytes as there are; the caller keeps `pixels` until the step is finished.
-        unsafe { result::memcpy_htod_async(lane.pixels.address().0, &*pixels.values, copy.cu_stream()) }
+        unsafe { result::memcpy_htod_async(lane.images.buffer().address().0, &*pixels.values, copy.cu_stream()) }
             .map_err(&failed)?;
         lane.copied.record(copy).map_err(&failed)?;
         compute.wait(&lane.copied).map_err(&failed)
@@ -185,8 +185,7 @@ impl Cuda {
         compute.begin_capture(mode).map_err(failed("beginning to record"))?;
         device.recording.set(true);
         device.pool.begin_recording();
-        let images = cast_images(self, lane.images, lane.pixels.slice());
-        let worked = images.and_then(|images| work(images, &mut lane.report));
+        let worked = work(lane.images.clone(), &mut lane.report);
         device.pool.end_recording();
         device.recording.set(false);
         let tables = device.deferred.take();

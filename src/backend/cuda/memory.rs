@@ -203,7 +203,7 @@ impl Buffer {
         self.dtype
     }
 
-    /// Elements in memory: more than the shape's where channels are padded.
+    /// Elements.
     pub fn elems(&self) -> usize {
         self.elems
     }
@@ -211,6 +211,12 @@ impl Buffer {
     /// Where it begins.
     pub fn address(&self) -> Address {
         self.block.address()
+    }
+
+    /// To read bytes of images. Errors if it is something else.
+    pub fn bytes(&self) -> Result<Slice<'_, u8>> {
+        self.expect(Dtype::U8)?;
+        Ok(Slice::at(self.address(), self.elems))
     }
 
     /// To read. Errors if the elements are not of type `T`.

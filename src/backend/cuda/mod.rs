@@ -18,6 +18,7 @@ pub mod cublaslt;
 pub mod cudnn;
 pub mod device;
 pub mod elementwise;
+pub mod fold;
 pub mod kernel;
 pub mod lane;
 pub mod libraries;
@@ -37,12 +38,14 @@ mod signatures {
 
     use half::bf16;
 
-    use super::{adam, batch_norm, bias, binary_entropy, cast, elementwise, kernel::Signature, nt_xent, pool2d, ptx};
+    use super::{adam, batch_norm, bias, binary_entropy, cast, elementwise, fold, kernel::Signature, nt_xent, pool2d, ptx};
 
     fn of_element<T: super::kernel::Element>() -> Vec<Signature> {
         vec![
             cast::CastImages::<T>::signature(),
             elementwise::AddAssign::<T>::signature(),
+            fold::FoldFilter::<T>::signature(),
+            fold::FoldFilterBack::<T>::signature(),
             elementwise::Scale::<T>::signature(),
             bias::BiasAdd::<T>::signature(),
             bias::BiasBackward::<T>::signature(),
@@ -77,9 +80,10 @@ mod signatures {
         let single = vec![
             cast::CastToBf16::signature(),
             cast::CastToF32::signature(),
-            cast::CastChannels::<f32, f32>::signature(),
-            cast::CastChannels::<f32, bf16>::signature(),
-            cast::CastChannels::<bf16, f32>::signature(),
+            fold::FoldImages::<u8, f32>::signature(),
+            fold::FoldImages::<u8, bf16>::signature(),
+            fold::FoldImages::<f32, f32>::signature(),
+            fold::FoldImages::<bf16, bf16>::signature(),
             elementwise::WeightedSum::signature(),
             bias::BiasBackwardFinish::signature(),
             batch_norm::StatisticsFinish::signature(),

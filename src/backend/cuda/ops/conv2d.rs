@@ -1,69 +1,110 @@
-//! Convolutions by cuDNN. The filter, in f32, is rounded to the type of activations, with as many channels as its input has in
-//! memory; its gradient comes back in f32.
-
-use half::bf16;
+//! Convolutions by cuDNN. Filters, in f32, are rounded to the type of activations, and their gradients come back in f32.
+//! Bytes of images, and channels that tensor cores do not take, are folded first (kernels/fold.cu).
 
 use super::transfer::{as_activations, as_f32};
 use super::{CudaTensor, by_dtype};
 use crate::backend::Window;
-use crate::backend::cuda::cast::CastChannels;
 use crate::backend::cuda::cudnn::{Convolution, Direction, Operands};
 use crate::backend::cuda::device::Cuda;
+use crate::backend::cuda::fold::{Fold, FoldFilter, FoldFilterBack, FoldImages};
 use crate::backend::cuda::kernel::Dtype;
+use crate::config::Precision;
 use crate::tensor::Shape;
 use crate::{Error, Result};
 
-/// The convolution, with `channels` channels in memory.
-fn convolution(
-    cuda: &Cuda,
-    direction: Direction,
-    [x, w]: [Shape; 2],
-    channels: usize,
-    window: Window,
-) -> Result<Convolution> {
-    let (&[n, h, width, _], &[k, r, s, _]) = (x.dims(), w.dims()) else {
-        return Err(Error::shape("conv2d", format!("x {x:?}, w {w:?}")));
-    };
-    let (x, w) = ([n, h, width, channels], [k, r, s, channels]);
-    let y = Convolution::sizes(x, w, window);
-    let y = y.ok_or_else(|| Error::shape("conv2d", format!("{window:?} does not fit on {x:?}")))?;
-    let (input, multiplication) = (cuda.activations(), cuda.multiplication());
-    let Window { stride, padding, .. } = window;
-    Ok(Convolution { direction, x, w, y, stride, padding, input, output: input, multiplication })
+fn dims(what: &str, shape: Shape) -> Result<[usize; 4]> {
+    shape.dims().try_into().map_err(|_| Error::shape("conv2d", format!("{what} has no four dimensions: {shape:?}")))
 }
 
-/// The filter as activations, with `channels` channels.
-fn filter(cuda: &Cuda, w: &CudaTensor, channels: usize) -> Result<CudaTensor> {
-    if channels == w.shape().last() {
-        return as_activations(cuda, w);
+/// Channels are a multiple of this for tensor cores.
+fn channel_multiple(cuda: &Cuda) -> usize {
+    match cuda.device.precision {
+        Precision::Bf16 => 8,
+        Precision::Tf32 => 4,
+        Precision::F32 => 1,
     }
-    let &[k, r, s, from] = w.shape().dims() else { return Err(Error::shape("conv2d", "w is no [K,R,S,C]")) };
-    let mut padded = cuda.tensor(Shape::from([k, r, s, channels]), cuda.activations())?;
-    by_dtype!(padded.buffer().dtype(), T => {
-        let cast = CastChannels::<f32, T> {
-            x: w.buffer().slice()?,
-            y: padded.buffer_mut().slice_mut()?,
-            count: (k * r * s) as u64,
-            from: from as u32,
-            to: channels as u32,
-        };
-        cast.launch(cuda.kernels())?;
-    });
-    Ok(padded)
 }
 
-/// Channels of network input in memory.
-fn channels(x: &CudaTensor) -> usize {
-    x.buffer().elems() / x.shape().rows().max(1)
+/// The convolution that cuDNN is given.
+struct Given {
+    convolution: Convolution,
+    fold: Option<Fold>,
+}
+
+impl Given {
+    fn new(cuda: &Cuda, direction: Direction, [x, w]: [[usize; 4]; 2], window: Window, fold: Option<Fold>) -> Result<Self> {
+        let (x, w, window) = match &fold {
+            Some(fold) => (fold.image_shape(x[0]), fold.filter_shape(w[0]), fold.window()),
+            None => (x, w, window),
+        };
+        let y = Convolution::sizes(x, w, window);
+        let y = y.ok_or_else(|| Error::shape("conv2d", format!("{window:?} does not fit on {x:?}")))?;
+        let (input, multiplication) = (cuda.activations(), cuda.multiplication());
+        let Window { stride, padding, .. } = window;
+        let convolution = Convolution { direction, x, w, y, stride, padding, input, output: input, multiplication };
+        Ok(Given { convolution, fold })
+    }
+
+    /// x as it is, or folded.
+    fn images(&self, cuda: &Cuda, x: &CudaTensor) -> Result<CudaTensor> {
+        let Some(shape) = self.fold else {
+            x.buffer().expect(self.convolution.input)?;
+            return Ok(x.clone());
+        };
+        let mut y = cuda.tensor(Shape::from(self.convolution.x), self.convolution.input)?;
+        let count = y.shape().elems() as u64 / 4;
+        by_dtype!(y.buffer().dtype(), T => match x.buffer().dtype() {
+            Dtype::U8 => FoldImages::<u8, T> { x: x.buffer().bytes()?, y: y.buffer_mut().slice_mut()?, count, shape }
+                .launch(cuda.kernels())?,
+            _ => FoldImages::<T, T> { x: x.buffer().slice()?, y: y.buffer_mut().slice_mut()?, count, shape }
+                .launch(cuda.kernels())?,
+        });
+        Ok(y)
+    }
+
+    /// The filter as activations, folded alike.
+    fn filter(&self, cuda: &Cuda, w: &CudaTensor) -> Result<CudaTensor> {
+        let Some(shape) = self.fold else { return as_activations(cuda, w) };
+        let mut v = cuda.tensor(Shape::from(self.convolution.w), self.convolution.input)?;
+        let count = v.shape().elems() as u64;
+        by_dtype!(v.buffer().dtype(), T => {
+            let (w, v) = (w.buffer().slice()?, v.buffer_mut().slice_mut()?);
+            FoldFilter::<T> { w, v, count, shape }.launch(cuda.kernels())?;
+        });
+        Ok(v)
+    }
+
+    /// The filter's gradient in f32, not folded.
+    fn filter_back(&self, cuda: &Cuda, dv: CudaTensor, w_shape: Shape) -> Result<CudaTensor> {
+        let Some(shape) = self.fold else { return as_f32(cuda, &dv) };
+        let mut dw = cuda.tensor(w_shape, Dtype::F32)?;
+        let count = w_shape.elems() as u64;
+        by_dtype!(dv.buffer().dtype(), T => {
+            let (dv, dw) = (dv.buffer().slice()?, dw.buffer_mut().slice_mut()?);
+            FoldFilterBack::<T> { dv, dw, count, shape }.launch(cuda.kernels())?;
+        });
+        Ok(dw)
+    }
+}
+
+/// How x must be folded, if it must be.
+fn fold(cuda: &Cuda, x: &CudaTensor, window: Window) -> Result<Option<Fold>> {
+    let multiple = channel_multiple(cuda);
+    let bytes = x.buffer().dtype() == Dtype::U8;
+    let square = window.kernel[0] == window.kernel[1];
+    if !bytes && (x.shape().last().is_multiple_of(multiple) || !square) {
+        return Ok(None);
+    }
+    Fold::new(dims("x", x.shape())?, window, multiple.next_multiple_of(4)).map(Some)
 }
 
 pub fn forward(cuda: &Cuda, x: &CudaTensor, w: &CudaTensor, window: Window) -> Result<CudaTensor> {
-    let convolution = convolution(cuda, Direction::Forward, [x.shape(), w.shape()], channels(x), window)?;
-    let w = filter(cuda, w, channels(x))?;
-    let y = cuda.tensor(Shape::from(convolution.y), convolution.output)?;
+    let sizes = [dims("x", x.shape())?, dims("w", w.shape())?];
+    let given = Given::new(cuda, Direction::Forward, sizes, window, fold(cuda, x, window)?)?;
+    let (x, w) = (given.images(cuda, x)?, given.filter(cuda, w)?);
+    let y = cuda.tensor(Shape::from(given.convolution.y), given.convolution.output)?;
     let operands = Operands { x: x.buffer().address(), w: w.buffer().address(), y: y.buffer().address() };
-    x.buffer().expect(convolution.input)?;
-    cuda.convolve(&convolution, operands)?;
+    cuda.convolve(&given.convolution, operands)?;
     Ok(y)
 }
 
@@ -74,11 +115,12 @@ pub fn backward_data(
     x_shape: Shape,
     window: Window,
 ) -> Result<CudaTensor> {
-    let convolution = convolution(cuda, Direction::BackwardData, [x_shape, w.shape()], x_shape.last(), window)?;
+    let sizes = [dims("x", x_shape)?, dims("w", w.shape())?];
+    let Given { convolution, .. } = Given::new(cuda, Direction::BackwardData, sizes, window, None)?;
     let w = as_activations(cuda, w)?;
+    dy.buffer().expect(convolution.input)?;
     let dx = cuda.tensor(x_shape, convolution.output)?;
     let operands = Operands { x: dx.buffer().address(), w: w.buffer().address(), y: dy.buffer().address() };
-    dy.buffer().expect(convolution.input)?;
     cuda.convolve(&convolution, operands)?;
     Ok(dx)
 }
@@ -90,34 +132,14 @@ pub fn backward_filter(
     w_shape: Shape,
     window: Window,
 ) -> Result<CudaTensor> {
-    let channels = channels(x);
-    let convolution = convolution(cuda, Direction::BackwardFilter, [x.shape(), w_shape], channels, window)?;
-    let &[k, r, s, _] = w_shape.dims() else { return Err(Error::shape("conv2d", "w is no [K,R,S,C]")) };
-    x.buffer().expect(convolution.input)?;
-    dy.buffer().expect(convolution.input)?;
+    let sizes = [dims("x", x.shape())?, dims("w", w_shape)?];
+    let given = Given::new(cuda, Direction::BackwardFilter, sizes, window, fold(cuda, x, window)?)?;
+    let x = given.images(cuda, x)?;
+    dy.buffer().expect(given.convolution.input)?;
     // Rounded once to the type of activations: of the engines that write f32 from bf16, none shares the sum over pixels out
     // among the multiprocessors (measured: up to 25 times slower on an H100).
-    let dw = cuda.tensor(Shape::from([k, r, s, channels]), convolution.output)?;
+    let dw = cuda.tensor(Shape::from(given.convolution.w), given.convolution.output)?;
     let operands = Operands { x: x.buffer().address(), w: dw.buffer().address(), y: dy.buffer().address() };
-    cuda.convolve(&convolution, operands)?;
-    narrow(cuda, &dw, w_shape)
-}
-
-/// In f32, without the channels that are only padding.
-fn narrow(cuda: &Cuda, dw: &CudaTensor, w_shape: Shape) -> Result<CudaTensor> {
-    if dw.shape() == w_shape {
-        return as_f32(cuda, dw);
-    }
-    let (from, to) = (dw.shape().last() as u32, w_shape.last() as u32);
-    let mut narrow = cuda.tensor(w_shape, Dtype::F32)?;
-    let (count, y) = (w_shape.rows() as u64, narrow.buffer_mut().slice_mut()?);
-    match dw.buffer().dtype() {
-        Dtype::F32 => {
-            CastChannels::<f32, f32> { x: dw.buffer().slice()?, y, count, from, to }.launch(cuda.kernels())?;
-        }
-        Dtype::Bf16 => {
-            CastChannels::<bf16, f32> { x: dw.buffer().slice()?, y, count, from, to }.launch(cuda.kernels())?;
-        }
-    }
-    Ok(narrow)
+    cuda.convolve(&given.convolution, operands)?;
+    given.filter_back(cuda, dw, w_shape)
 }

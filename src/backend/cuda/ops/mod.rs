@@ -21,6 +21,9 @@ macro_rules! by_dtype {
                 type $T = half::bf16;
                 $body
             }
+            $crate::backend::cuda::kernel::Dtype::U8 => {
+                return Err($crate::Error::shape("dtype", "bytes of images are input of a convolution alone"));
+            }
         }
     };
 }

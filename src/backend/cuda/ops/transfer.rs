@@ -5,23 +5,12 @@ use cudarc::driver::sys;
 use half::bf16;
 
 use super::{CudaTensor, by_dtype};
-use crate::backend::cuda::cast::{CastImages, CastToBf16, CastToF32};
+use crate::backend::cuda::cast::{CastToBf16, CastToF32};
 use crate::backend::cuda::device::{Cuda, failed};
 use crate::backend::cuda::elementwise::{AddAssign, Scale, WeightedSum};
-use crate::backend::cuda::kernel::{Address, Dtype, Slice};
-use crate::backend::cuda::memory::Buffer;
-use crate::tensor::{Shape, Tensor};
+use crate::backend::cuda::kernel::{Address, Dtype};
+use crate::tensor::Shape;
 use crate::{Error, Result};
-
-/// Channels of network input in memory: tensor cores take bf16 by eights and tf32 by fours.
-pub fn padded_channels(cuda: &Cuda, channels: usize) -> usize {
-    use crate::config::Precision;
-    channels.next_multiple_of(match cuda.device.precision {
-        Precision::Bf16 => 8,
-        Precision::Tf32 => 4,
-        Precision::F32 => 1,
-    })
-}
 
 /// Copies to the device, in the order of its stream; `values` may go once this returns.
 pub fn copy_to_device<T>(cuda: &Cuda, values: &[T], to: Address) -> Result<()> {
@@ -56,12 +45,10 @@ pub fn upload(cuda: &Cuda, shape: Shape, values: &[f64]) -> Result<CudaTensor> {
 
 pub fn download(cuda: &Cuda, x: &CudaTensor) -> Result<Vec<f64>> {
     let (elems, address) = (x.shape().elems(), x.buffer().address());
-    if x.buffer().elems() != elems {
-        return Err(Error::shape("download", "a tensor with padded channels"));
-    }
     Ok(match x.buffer().dtype() {
         Dtype::F32 => copy_to_host::<f32>(cuda, address, elems)?.into_iter().map(f64::from).collect(),
         Dtype::Bf16 => copy_to_host::<bf16>(cuda, address, elems)?.into_iter().map(bf16::to_f64).collect(),
+        Dtype::U8 => copy_to_host::<u8>(cuda, address, elems)?.into_iter().map(|p| f64::from(p) / 255.0).collect(),
     })
 }
 
@@ -70,31 +57,14 @@ pub fn download_state(cuda: &Cuda, from: Address) -> Result<crate::backend::cuda
     copy_to_host(cuda, from, 1)?.pop().ok_or_else(|| Error::Device("no state".into()))
 }
 
+/// As bytes: the first convolution divides them by 255.
 pub fn upload_images(cuda: &Cuda, shape: Shape, pixels: &[u8]) -> Result<CudaTensor> {
     if pixels.len() != shape.elems() {
         return Err(Error::shape("upload_images", format!("{} bytes for shape {shape:?}", pixels.len())));
     }
-    let memory = cuda.scratch::<u8>(pixels.len())?;
-    copy_to_device(cuda, pixels, memory.address())?;
-    cast_images(cuda, shape, memory.slice())
-}
-
-/// `pixel / 255`, with padded channels.
-pub fn cast_images(cuda: &Cuda, shape: Shape, pixels: Slice<u8>) -> Result<CudaTensor> {
-    let (count, channels) = (shape.rows(), shape.last());
-    let padded = padded_channels(cuda, channels);
-    let mut buffer = Buffer::new(&cuda.device.pool, count * padded, cuda.activations())?;
-    by_dtype!(buffer.dtype(), T => {
-        let cast = CastImages::<T> {
-            pixels,
-            y: buffer.slice_mut()?,
-            count: count as u64,
-            channels: channels as u32,
-            padded: padded as u32,
-        };
-        cast.launch(cuda.kernels())?;
-    });
-    Ok(Tensor::new(shape, buffer))
+    let images = cuda.tensor(shape, Dtype::U8)?;
+    copy_to_device(cuda, pixels, images.buffer().address())?;
+    Ok(images)
 }
 
 pub fn scalar(cuda: &Cuda, x: &CudaTensor) -> Result<f64> {
