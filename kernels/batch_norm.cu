@@ -3,7 +3,7 @@
 // Computes   per view and channel: mean, inv_std = 1 / sqrt(biased variance + eps);
 //            running <- (1 - momentum) running + momentum new, view after view, with the unbiased variance;
 //            y = act((x - mean) inv_std weight + bias + residual).
-//            Backward, g = dy where the ReLU passed (y > 0), else 0, xhat = (x - mean) inv_std, means per view:
+//            Backward, g = dy where the ReLU passed, else 0, xhat = (x - mean) inv_std, means per view:
 //            dbias = sum g, dweight = sum g xhat, dx = weight inv_std (g - mean(g) - xhat mean(g xhat)), dresidual = g.
 // Shapes     x, y, residual, dy, dx, dresidual [views * rows, columns] f32 or bf16, NHWC with columns = C;
 //            weight, bias, dweight, dbias, running_mean, running_var [C] f32; mean, inv_std [views, C] f32;
@@ -11,8 +11,8 @@
 // Launch     grid (ceil(C / 16 V), chunks, views), block 256, V = 4 where C divides by 4, else 1 (columns.cuh);
 //            *_finish: grid ceil(C / 32), block 256; inverse_std: grid ceil(C / 256), block 256. Any size.
 //            dresidual may be dy itself: each element is read before it is written, by the same thread.
-// Cost       reads of x 1 (statistics) + 1 (normalise), writes 1; backward reads x, y, dy twice, writes 1:
-//            3 + 7 elements' bytes, 1 + 1 more with a residual; 15 flop an element
+// Cost       reads of x 1 (statistics) + 1 (normalise), writes 1; backward reads x and dy twice, writes 1:
+//            3 + 5 elements' bytes; with a residual 1 + 3 more (the residual; y twice, dresidual); 15 flop an element
 // Numerics   Statistics: of distances from a view's first row, by a compensated two-pass over 8 rows in registers (no
 //            second read of memory), combined by the pairwise update of Chan, Golub and LeVeque. Welford's update would
 //            divide once a row and wait for itself; E[x^2] - E[x]^2 loses a channel of mean 500 and deviation 0.05.
@@ -107,42 +107,36 @@ template <class T, u32 V> __device__ __forceinline__ void statistics(const T* x,
 extern "C" __global__ void __launch_bounds__(FINISH_THREADS)
 batch_norm_statistics_finish(const float* __restrict__ partial, float* __restrict__ mean, float* __restrict__ inv_std,
                              float* running_mean, float* running_var, Columns m, double eps, double momentum) {
-    __shared__ double lanes[3][FINISH_LANES][FINISH_COLUMNS];
-    const u32 x = threadIdx.x % FINISH_COLUMNS, lane = threadIdx.x / FINISH_COLUMNS;
-    const u32 column = blockIdx.x * FINISH_COLUMNS + x;
-    const bool inside = column < m.columns;
+    const u32 column = blockIdx.x * FINISH_COLUMNS + threadIdx.x % FINISH_COLUMNS;
+    const bool inside = column < m.columns, writes = inside && threadIdx.x < FINISH_COLUMNS;
+    const double rows = double(m.rows);
     // One after the other: the running statistics see view 1 first.
     for (u32 view = 0; view < m.views; ++view) {
-        double center = 0.0, m2 = 0.0, seen = 0.0;
-        for (u32 chunk = lane; inside && chunk < m.chunks; chunk += FINISH_LANES) {
+        const auto at = [&](u32 chunk) { return partial_at(m, view, chunk, 0, STATISTICS) + column; };
+        const auto count = [&](u32 chunk) {
             const u64 start = u64(chunk) * m.chunk_rows;
-            const double count = double(start + m.chunk_rows < m.rows ? m.chunk_rows : m.rows - start);
-            const u64 at = partial_at(m, view, chunk, 0, STATISTICS) + column;
-            combine<double>(center, m2, seen, partial[at], partial[at + m.columns], count / (seen + count));
-            seen += count;
+            return double(start + m.chunk_rows < m.rows ? m.chunk_rows : m.rows - start);
+        };
+        // Two passes over the chunks' means, so no division for each; all relative to the view's shift.
+        const double center =
+            sum_over_chunks(m, inside, [&](u32 chunk) { return count(chunk) * partial[at(chunk)]; }) / rows;
+        const double m2 = sum_over_chunks(m, inside, [&](u32 chunk) {
+            const double delta = partial[at(chunk)] - center;
+            return partial[at(chunk) + m.columns] + count(chunk) * delta * delta;
+        });
+        if (!writes) continue;
+        // Rounding may leave a little less than nothing; written so that NaN stays NaN.
+        const double var = m2 < 0.0 ? 0.0 : m2 / rows;
+        // The shift is one for all chunks of a view.
+        const double found = center + partial[partial_at(m, view, 0, 2, STATISTICS) + column];
+        mean[u64(view) * m.columns + column] = float(found);
+        inv_std[u64(view) * m.columns + column] = float(1.0 / sqrt(var + eps));
+        if (running_mean != nullptr) {
+            // A single row has no unbiased variance and would give infinity.
+            const double unbiased = rows / (rows > 2.0 ? rows - 1.0 : 1.0);
+            running_mean[column] = float((1.0 - momentum) * running_mean[column] + momentum * found);
+            running_var[column] = float((1.0 - momentum) * running_var[column] + momentum * unbiased * var);
         }
-        lanes[0][lane][x] = center, lanes[1][lane][x] = m2, lanes[2][lane][x] = seen;
-        __syncthreads();  // all lanes have written before lane 0 reads
-        if (lane == 0 && inside) {
-            for (u32 i = 1; i < FINISH_LANES && lanes[2][i][x] > 0.0; ++i) {
-                const double count = lanes[2][i][x];
-                combine(center, m2, seen, lanes[0][i][x], lanes[1][i][x], count / (seen + count));
-                seen += count;
-            }
-            // Rounding may leave a little less than nothing; written so that NaN stays NaN.
-            const double var = m2 < 0.0 ? 0.0 : m2 / seen;
-            // The shift is one for all chunks of a view.
-            center += partial[partial_at(m, view, 0, 2, STATISTICS) + column];
-            mean[u64(view) * m.columns + column] = float(center);
-            inv_std[u64(view) * m.columns + column] = float(1.0 / sqrt(var + eps));
-            if (running_mean != nullptr) {
-                // A single row has no unbiased variance and would give infinity.
-                const double unbiased = seen / (seen > 2.0 ? seen - 1.0 : 1.0);
-                running_mean[column] = float((1.0 - momentum) * running_mean[column] + momentum * center);
-                running_var[column] = float((1.0 - momentum) * running_var[column] + momentum * unbiased * var);
-            }
-        }
-        __syncthreads();  // lane 0 has read before the next view is written
     }
 }
 
@@ -187,33 +181,60 @@ __device__ __forceinline__ void normalise(const T* x, const T* residual, const f
 
 // -- Backward ---------------------------------------------------------------------------------------------------------
 
-// The gradient behind the activation. y is null where no ReLU followed.
-template <class T, u32 V> __device__ __forceinline__ void gradient(const T* y, const T* dy, u64 at, float (&g)[V]) {
-    load<V>(dy + at, g);
-    if (y == nullptr) return;
-    float out[V];
-    load<V>(y + at, out);
+// What a ReLU let pass. Where a residual was added, the forward's output says so; else x does, by the very operations of the
+// forward, and the output need not be read. (A positive output that bf16 rounds to 0, below 2^-134, then counts as passed.)
+template <class T, u32 V> struct Passed {
+    const T* y;  // null where there was no residual
+    Activation activation;
+    float center[V], scale[V], shift[V];
+
+    __device__ __forceinline__ Passed(const T* y, const float* mean, const float* inv_std, const float* weight,
+                                      const float* bias, Activation activation, const Columns& m, const Walk& w)
+        : y(y), activation(activation), center{}, scale{}, shift{} {
+        if (!w.inside) return;
+        float factor[V];
+        load<V>(mean + u64(blockIdx.z) * m.columns + w.column, center);
+        load<V>(inv_std + u64(blockIdx.z) * m.columns + w.column, scale);
+        load<V>(weight + w.column, factor);
+        load<V>(bias + w.column, shift);
 #pragma unroll
-    for (u32 i = 0; i < V; ++i) g[i] = out[i] > 0.0f ? g[i] : 0.0f;
-}
+        for (u32 i = 0; i < V; ++i) scale[i] *= factor[i];
+    }
+
+    // The gradient behind the activation, for these x.
+    __device__ __forceinline__ void gradient(const T* dy, u64 at, const float (&x)[V], float (&g)[V]) const {
+        load<V>(dy + at, g);
+        if (activation != Activation::Relu) return;
+        float out[V];
+        if (y != nullptr) {
+            load<V>(y + at, out);
+        } else {
+#pragma unroll
+            for (u32 i = 0; i < V; ++i) out[i] = (x[i] - center[i]) * scale[i] + shift[i];
+        }
+#pragma unroll
+        for (u32 i = 0; i < V; ++i) g[i] = out[i] > 0.0f ? g[i] : 0.0f;
+    }
+};
 
 // Per chunk: sum g and sum g (x - mean).
 template <class T, u32 V>
-__device__ __forceinline__ void backward_sums(const T* x, const T* y, const T* dy, const float* mean, float* partial,
-                                              const Columns& m) {
+__device__ __forceinline__ void backward_sums(const T* x, const T* y, const T* dy, const float* mean,
+                                              const float* inv_std, const float* weight, const float* bias,
+                                              float* partial, const Columns& m, Activation activation) {
     const Walk w = walk<V>(m);
-    float center[V] = {}, sums[2 * V] = {};
-    if (w.inside) load<V>(mean + u64(blockIdx.z) * m.columns + w.column, center);
+    const Passed<T, V> passed(y, mean, inv_std, weight, bias, activation, m, w);
+    float sums[2 * V] = {};
 #pragma unroll 2
     for (u64 row = w.first; row < w.last; row += ROW_LANES) {
         const u64 at = row * m.columns + w.column;
         float v[V], g[V];
         load<V>(x + at, v);
-        gradient<T, V>(y, dy, at, g);
+        passed.gradient(dy, at, v, g);
 #pragma unroll
         for (u32 i = 0; i < V; ++i) {
             sums[i] += g[i];
-            sums[V + i] += g[i] * (v[i] - center[i]);
+            sums[V + i] += g[i] * (v[i] - passed.center[i]);
         }
     }
     lane_sum(w, sums);
@@ -255,12 +276,14 @@ batch_norm_backward_finish(const float* __restrict__ partial, const float* __res
 // dresidual is null where there is none.
 template <class T, u32 V>
 __device__ __forceinline__ void backward_data(const T* x, const T* y, const T* dy, const float* mean,
-                                              const float* coefficients, T* dx, T* dresidual, const Columns& m) {
+                                              const float* inv_std, const float* weight, const float* bias,
+                                              const float* coefficients, T* dx, T* dresidual, const Columns& m,
+                                              Activation activation) {
     const Walk w = walk<V>(m);
     if (!w.inside) return;
-    float center[V], scale[V], g_mean[V], slope[V];
+    const Passed<T, V> passed(y, mean, inv_std, weight, bias, activation, m, w);
+    float scale[V], g_mean[V], slope[V];
     const float* own = coefficients + u64(blockIdx.z) * 3 * m.columns + w.column;
-    load<V>(mean + u64(blockIdx.z) * m.columns + w.column, center);
     load<V>(own, scale);
     load<V>(own + m.columns, g_mean);
     load<V>(own + 2 * u64(m.columns), slope);
@@ -269,10 +292,10 @@ __device__ __forceinline__ void backward_data(const T* x, const T* y, const T* d
         const u64 at = row * m.columns + w.column;
         float v[V], g[V];
         load<V>(x + at, v);
-        gradient<T, V>(y, dy, at, g);
+        passed.gradient(dy, at, v, g);
         if (dresidual != nullptr) store<V>(dresidual + at, g);
 #pragma unroll
-        for (u32 i = 0; i < V; ++i) v[i] = scale[i] * (g[i] - g_mean[i] - (v[i] - center[i]) * slope[i]);
+        for (u32 i = 0; i < V; ++i) v[i] = scale[i] * (g[i] - g_mean[i] - (v[i] - passed.center[i]) * slope[i]);
         store<V>(dx + at, v);
     }
 }
@@ -293,16 +316,22 @@ __device__ __forceinline__ void backward_data(const T* x, const T* y, const T* d
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(COLUMN_THREADS)                                                       \
     batch_norm_backward_sums_##name(const T* __restrict__ x, const T* __restrict__ y, const T* __restrict__ dy,        \
-                                    const float* __restrict__ mean, float* __restrict__ partial, Columns m) {          \
-        m.columns % 4 == 0 ? backward_sums<T, 4>(x, y, dy, mean, partial, m)                                           \
-                           : backward_sums<T, 1>(x, y, dy, mean, partial, m);                                          \
+                                    const float* __restrict__ mean, const float* __restrict__ inv_std,                 \
+                                    const float* __restrict__ weight, const float* __restrict__ bias,                  \
+                                    float* __restrict__ partial, Columns m, Activation activation) {                   \
+        m.columns % 4 == 0                                                                                             \
+            ? backward_sums<T, 4>(x, y, dy, mean, inv_std, weight, bias, partial, m, activation)                       \
+            : backward_sums<T, 1>(x, y, dy, mean, inv_std, weight, bias, partial, m, activation);                      \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(COLUMN_THREADS)                                                       \
     batch_norm_backward_data_##name(const T* __restrict__ x, const T* __restrict__ y, const T* dy,                     \
-                                    const float* __restrict__ mean, const float* __restrict__ coefficients, T* dx,     \
-                                    T* dresidual, Columns m) {                                                         \
-        m.columns % 4 == 0 ? backward_data<T, 4>(x, y, dy, mean, coefficients, dx, dresidual, m)                       \
-                           : backward_data<T, 1>(x, y, dy, mean, coefficients, dx, dresidual, m);                      \
+                                    const float* __restrict__ mean, const float* __restrict__ inv_std,                 \
+                                    const float* __restrict__ weight, const float* __restrict__ bias,                  \
+                                    const float* __restrict__ coefficients, T* dx, T* dresidual, Columns m,            \
+                                    Activation activation) {                                                           \
+        m.columns % 4 == 0                                                                                             \
+            ? backward_data<T, 4>(x, y, dy, mean, inv_std, weight, bias, coefficients, dx, dresidual, m, activation)   \
+            : backward_data<T, 1>(x, y, dy, mean, inv_std, weight, bias, coefficients, dx, dresidual, m, activation);  \
     }
 BATCH_NORM(float, f32)
 BATCH_NORM(bf16, bf16)

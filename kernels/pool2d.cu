@@ -5,7 +5,8 @@
 //            dx[n,h,w,c] = sum of dy over the outputs whose argmax is this pixel.
 //            Average: y[n,c] = mean over H, W of x;  dx = dy / (H W), spread
 // Shapes     x, dx [N,H,W,C], y, dy [N,P,Q,C] or [N,C] f32 or bf16; argmax [N,P,Q,C] uint8
-// Launch     max_pool_*, global_avg_pool_backward: grid ceil(elements written / 256), block 256, one element a thread;
+// Launch     max_pool_*: grid rows written * ceil(columns C / V / 256), block 256, V neighbouring channels a thread, V = 4 where
+//            C divides by 4, else 1; global_avg_pool_backward: grid ceil(elements written / 256), block 256;
 //            global_avg_pool_forward: grid (ceil(C / 32), N), block 256. Any size; H W < 2^31, R S <= 256, N < 2^16
 // Cost       max forward: x once (neighbours share taps through the cache), y and argmax once; backward: the reverse;
 //            R S comparisons an output. Average: x once, 1 flop an element
@@ -30,66 +31,103 @@ static_assert(sizeof(MaxPool) == 36 && alignof(MaxPool) == 4);
 static_assert(__builtin_offsetof(MaxPool, p) == 8 && __builtin_offsetof(MaxPool, channels) == 16);
 static_assert(__builtin_offsetof(MaxPool, r) == 20 && __builtin_offsetof(MaxPool, stride) == 28);
 
-// Element i of a [N, rows, columns, channels] tensor.
-struct Pixel {
-    u64 image;
-    u32 row, column, channel;
-    __device__ __forceinline__ Pixel(u64 i, u32 rows, u32 columns, u32 channels) {
-        const u64 pixel = i / channels;
-        channel = u32(i - pixel * channels);
-        image = pixel / (u64(rows) * columns);
-        const u32 inner = u32(pixel - image * rows * columns);
-        row = inner / columns;
-        column = inner - row * columns;
+// The V neighbouring channels of a [N, rows, columns, channels] tensor that are a thread's: a block stays in one row, so that
+// only small numbers are divided.
+template <u32 V> struct Place {
+    u32 image, row, column, channel;
+    bool inside;
+    __device__ __forceinline__ Place(u32 rows, u32 columns, u32 channels) {
+        const u32 groups = channels / V, across = columns * groups;
+        const u32 blocks = (across + THREADS - 1) / THREADS;
+        const u32 line = blockIdx.x / blocks, i = (blockIdx.x - line * blocks) * THREADS + threadIdx.x;
+        image = line / rows;
+        row = line - image * rows;
+        column = i / groups;
+        channel = (i - column * groups) * V;
+        inside = i < across;
+    }
+    // Of a channel's pixel in a tensor of these sizes.
+    __device__ __forceinline__ u64 at(u32 rows, u32 columns, u32 channels, u32 r, u32 c) const {
+        return ((u64(image) * rows + r) * columns + c) * channels + channel;
     }
 };
 
-template <class T>
+// V bytes: a word for four, which are aligned to it.
+template <u32 V> __device__ __forceinline__ void store(u8* p, const u32 (&x)[V]) {
+    if constexpr (V == 4) {
+        *reinterpret_cast<u32*>(p) = x[0] | x[1] << 8 | x[2] << 16 | x[3] << 24;
+    } else {
+        *p = u8(x[0]);
+    }
+}
+template <u32 V> __device__ __forceinline__ void load(const u8* p, u32 (&x)[V]) {
+    if constexpr (V == 4) {
+        const u32 word = *reinterpret_cast<const u32*>(p);
+        x[0] = word & 0xff, x[1] = word >> 8 & 0xff, x[2] = word >> 16 & 0xff, x[3] = word >> 24;
+    } else {
+        x[0] = *p;
+    }
+}
+
+// TAPS: a square window of that many, stride 2 (the stem's), or 0 for what `m` says.
+template <class T, u32 V, u32 TAPS>
 __device__ __forceinline__ void max_forward(const T* x, T* y, u8* argmax, u64 count, const MaxPool& m) {
-    const u64 i = u64(blockIdx.x) * THREADS + threadIdx.x;
-    if (i >= count) return;
-    const Pixel out(i, m.p, m.q, m.channels);
-    x += out.image * m.h * m.w * m.channels + out.channel;
-    T best = from_f32<T>(-__int_as_float(0x7f800000));
-    u32 index = 0;
+    const Place<V> out(m.p, m.q, m.channels);
+    const u64 i = out.at(m.p, m.q, m.channels, out.row, out.column);
+    if (!out.inside || i >= count) return;
+    const u32 taps_r = TAPS ? TAPS : m.r, taps_s = TAPS ? TAPS : m.s, stride = TAPS ? 2 : m.stride;
+    float best[V];
+    u32 index[V] = {};
     bool found = false;
-    for (u32 r = 0; r < m.r; ++r) {
+#pragma unroll
+    for (u32 k = 0; k < V; ++k) best[k] = -__int_as_float(0x7f800000);
+#pragma unroll
+    for (u32 r = 0; r < taps_r; ++r) {
         // Above the image the subtraction wraps to a large number, which is outside as well.
-        const u32 row = out.row * m.stride + r - m.padding;
+        const u32 row = out.row * stride + r - m.padding;
         if (row >= m.h) continue;
-        for (u32 s = 0; s < m.s; ++s) {
-            const u32 column = out.column * m.stride + s - m.padding;
+#pragma unroll
+        for (u32 s = 0; s < taps_s; ++s) {
+            const u32 column = out.column * stride + s - m.padding;
             if (column >= m.w) continue;
-            const T value = x[(u64(row) * m.w + column) * m.channels];
-            const float v = to_f32(value);
-            // The first tap on the image counts even if it is minus infinity.
-            if (!found || v > to_f32(best) || v != v) best = value, index = r * m.s + s;
+            float v[V];
+            load<V>(x + out.at(m.h, m.w, m.channels, row, column), v);
+#pragma unroll
+            for (u32 k = 0; k < V; ++k) {
+                // The first tap on the image counts even if it is minus infinity.
+                if (!found || v[k] > best[k] || v[k] != v[k]) best[k] = v[k], index[k] = r * taps_s + s;
+            }
             found = true;
         }
     }
-    y[i] = best;
-    argmax[i] = u8(index);
+    store<V>(y + i, best);
+    store<V>(argmax + i, index);
 }
 
-template <class T>
+template <class T, u32 V, u32 TAPS>
 __device__ __forceinline__ void max_backward(const T* dy, const u8* argmax, T* dx, u64 count, const MaxPool& m) {
-    const u64 i = u64(blockIdx.x) * THREADS + threadIdx.x;
-    if (i >= count) return;
-    const Pixel in(i, m.h, m.w, m.channels);
-    const u64 outputs = in.image * m.p * m.q * m.channels + in.channel;
+    const Place<V> in(m.h, m.w, m.channels);
+    const u64 i = in.at(m.h, m.w, m.channels, in.row, in.column);
+    if (!in.inside || i >= count) return;
+    const u32 taps_r = TAPS ? TAPS : m.r, taps_s = TAPS ? TAPS : m.s, stride = TAPS ? 2 : m.stride;
     // Outputs p with p stride <= row + padding < p stride + r.
     const u32 row = in.row + m.padding, column = in.column + m.padding;
-    const u32 p_first = row < m.r ? 0 : (row - m.r) / m.stride + 1;
-    const u32 q_first = column < m.s ? 0 : (column - m.s) / m.stride + 1;
-    float sum = 0.0f;
-    for (u32 p = p_first; p < m.p && p * m.stride <= row; ++p) {
-        for (u32 q = q_first; q < m.q && q * m.stride <= column; ++q) {
-            const u64 at = outputs + (u64(p) * m.q + q) * m.channels;
-            const u32 tap = (row - p * m.stride) * m.s + (column - q * m.stride);
-            if (argmax[at] == tap) sum += to_f32(dy[at]);
+    const u32 p_first = row < taps_r ? 0 : (row - taps_r) / stride + 1;
+    const u32 q_first = column < taps_s ? 0 : (column - taps_s) / stride + 1;
+    float sum[V] = {};
+    for (u32 p = p_first; p < m.p && p * stride <= row; ++p) {
+        for (u32 q = q_first; q < m.q && q * stride <= column; ++q) {
+            const u64 at = in.at(m.p, m.q, m.channels, p, q);
+            const u32 tap = (row - p * stride) * taps_s + (column - q * stride);
+            u32 chosen[V];
+            float g[V];
+            load<V>(argmax + at, chosen);
+            load<V>(dy + at, g);
+#pragma unroll
+            for (u32 k = 0; k < V; ++k) sum[k] += chosen[k] == tap ? g[k] : 0.0f;
         }
     }
-    dx[i] = from_f32<T>(sum);
+    store<V>(dx + i, sum);
 }
 
 constexpr u32 AVG_LANES = THREADS / WARP;
@@ -121,12 +159,18 @@ __device__ __forceinline__ void avg_backward(const T* dy, T* dx, u64 count, u32 
     extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
     max_pool_forward_##name(const T* __restrict__ x, T* __restrict__ y, u8* __restrict__ argmax, u64 count,            \
                             MaxPool m) {                                                                               \
-        max_forward(x, y, argmax, count, m);                                                                           \
+        const bool stem = m.r == 3 && m.s == 3 && m.stride == 2;                                                       \
+        m.channels % 4   ? max_forward<T, 1, 0>(x, y, argmax, count, m)                                                \
+        : stem           ? max_forward<T, 4, 3>(x, y, argmax, count, m)                                                \
+                         : max_forward<T, 4, 0>(x, y, argmax, count, m);                                               \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
     max_pool_backward_##name(const T* __restrict__ dy, const u8* __restrict__ argmax, T* __restrict__ dx, u64 count,   \
                              MaxPool m) {                                                                              \
-        max_backward(dy, argmax, dx, count, m);                                                                        \
+        const bool stem = m.r == 3 && m.s == 3 && m.stride == 2;                                                       \
+        m.channels % 4   ? max_backward<T, 1, 0>(dy, argmax, dx, count, m)                                             \
+        : stem           ? max_backward<T, 4, 3>(dy, argmax, dx, count, m)                                             \
+                         : max_backward<T, 4, 0>(dy, argmax, dx, count, m);                                            \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
     global_avg_pool_forward_##name(const T* __restrict__ x, T* __restrict__ y, u32 pixels, u32 channels) {             \

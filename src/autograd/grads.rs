@@ -1,4 +1,4 @@
-//! Gradients by value: the only place where contributions add up.
+//! Gradients by value: where contributions add up (but for those of convolutions that add to what is there).
 
 use super::Var;
 use crate::Result;
@@ -41,6 +41,11 @@ impl<B: Backend> Grads<B> {
                 Ok(())
             }
         }
+    }
+
+    /// What the gradient of `var` is so far, for an op that adds to it by itself.
+    pub(crate) fn of_mut(&mut self, var: Var) -> Option<&mut Tensor<B>> {
+        self.by_var[var.index()].as_mut()
     }
 
     /// Takes the finished gradient of `var` out.

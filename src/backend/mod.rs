@@ -198,6 +198,17 @@ pub trait Backend: Sized + Clone {
         x_shape: Shape,
         window: Window,
     ) -> Result<Tensor<Self>>;
+    /// Adds the gradient of the input to `dx`, where another one is already.
+    fn conv2d_backward_data_add(
+        &self,
+        w: &Tensor<Self>,
+        dy: &Tensor<Self>,
+        dx: &mut Tensor<Self>,
+        window: Window,
+    ) -> Result<()> {
+        let more = self.conv2d_backward_data(w, dy, dx.shape(), window)?;
+        self.add_assign(dx, &more)
+    }
     /// Gradient of the filter, of shape `w_shape`.
     fn conv2d_backward_filter(
         &self,
@@ -229,13 +240,13 @@ pub trait Backend: Sized + Clone {
         activation: Activation,
     ) -> Result<(Tensor<Self>, BatchStats<Self>)>;
     /// Backward of [`Backend::batch_norm_forward`]; `y` is its output (a ReLU passed where it is positive). `dy` is taken:
-    /// its memory is used again. `dresidual` is given when `has_residual`.
+    /// its memory is used again. `dresidual` is given when a residual was added.
     fn batch_norm_backward(
         &self,
         x: &Tensor<Self>,
         y: &Tensor<Self>,
         dy: Tensor<Self>,
-        weight: &Tensor<Self>,
+        affine: Affine<Self>,
         stats: &BatchStats<Self>,
         residual: Residual,
         activation: Activation,

@@ -98,9 +98,9 @@ pub(crate) fn backward<B: Backend>(
 ) -> Result<()> {
     let b = tape.backend();
     let wanted = inputs.residual.filter(|&r| tape.wants_grad(r));
-    let residual = if wanted.is_some() { Residual::Added } else { Residual::Absent };
-    let (x, weight) = (tape.value(inputs.x), tape.value(inputs.weight));
-    let result = b.batch_norm_backward(x, y, dy, weight, stats, residual, activation)?;
+    let residual = if inputs.residual.is_some() { Residual::Added } else { Residual::Absent };
+    let affine = Affine { weight: tape.value(inputs.weight), bias: tape.value(inputs.bias) };
+    let result = b.batch_norm_backward(tape.value(inputs.x), y, dy, affine, stats, residual, activation)?;
     for (var, grad) in [(inputs.x, result.dx), (inputs.weight, result.dweight), (inputs.bias, result.dbias)] {
         if tape.wants_grad(var) {
             grads.add(b, var, grad)?;

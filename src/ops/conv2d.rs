@@ -49,7 +49,10 @@ pub(crate) fn backward<B: Backend>(
         grads.add(b, w, b.conv2d_backward_filter(tape.value(x), &dy, tape.shape(w), window)?)?;
     }
     if tape.wants_grad(x) {
-        grads.add(b, x, b.conv2d_backward_data(tape.value(w), &dy, tape.shape(x), window)?)?;
+        match grads.of_mut(x) {
+            Some(dx) => b.conv2d_backward_data_add(tape.value(w), &dy, dx, window)?,
+            None => grads.add(b, x, b.conv2d_backward_data(tape.value(w), &dy, tape.shape(x), window)?)?,
+        }
     }
     Ok(())
 }

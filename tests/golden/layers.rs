@@ -167,7 +167,7 @@ fn batch_norm<T: Real>(inputs: &Arrays) -> Results {
     let y_eval = cpu.batch_norm_inference(&x, affine(), None, &mean, &var, EPS, Activation::Identity).unwrap();
     let running = RunningStats { mean: &mut mean, var: &mut var, momentum: 0.1 };
     let (y, stats) = cpu.batch_norm_forward(&x, affine(), None, Some(running), 1, EPS, Activation::Identity).unwrap();
-    let grads = cpu.batch_norm_backward(&x, &y, dy, &weight, &stats, Residual::Absent, Activation::Identity).unwrap();
+    let grads = cpu.batch_norm_backward(&x, &y, dy, affine(), &stats, Residual::Absent, Activation::Identity).unwrap();
     let inv_std = cpu.download(&stats.inv_std).unwrap();
     let (batch_mean, running_mean, running_var) = (stats.mean, mean, var);
     let mut results: Results = download(&cpu, [("y", y), ("y_eval", y_eval), ("batch_mean", batch_mean)]).into();

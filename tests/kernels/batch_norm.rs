@@ -106,7 +106,11 @@ fn on_cpu<B: Backend>(cpu: B, p: &Problem, y: &[f64]) -> (Forward, Gradients) {
         cpu.batch_norm_forward(&x, affine, residual.as_ref(), stats, p.views, EPS, p.activation).unwrap();
     let y = cpu.upload(shape, y).unwrap();
     let added = if residual.is_some() { Residual::Added } else { Residual::Absent };
-    let grads = cpu.batch_norm_backward(&x, &y, like_x(&p.dy), &weight, &stats, added, p.activation).unwrap();
+    let grads = {
+        let affine = Affine { weight: &weight, bias: &bias };
+        cpu.batch_norm_backward(&x, &y, like_x(&p.dy), affine, &stats, added, p.activation)
+    }
+    .unwrap();
     let read = |x: &Tensor<B>| cpu.download(x).unwrap();
     let [running_mean, running_var] = running.as_ref().map_or([vec![], vec![]], |[mean, var]| [read(mean), read(var)]);
     let forward = [read(&own_y), read(&stats.mean), read(&stats.inv_std), running_mean, running_var];
@@ -154,15 +158,20 @@ pub fn on_device<T: Number>(device: &Device, p: &Problem) -> (Forward, Gradients
     normalise.launch(kernels).unwrap();
 
     let dy = device.upload_as::<T>(&p.dy);
-    let passed = || (p.activation == Activation::Relu).then(|| Slice::of(&y, stream));
+    // Only where a residual was added does the output have to say what passed.
+    let passed = || (p.activation == Activation::Relu && p.residual.is_some()).then(|| Slice::of(&y, stream));
     let mut partial = device.unwritten::<f32>(shape.partial_elems(SUMS));
     let sums = BackwardSums {
         x: Slice::of(&x, stream),
         y: passed(),
         dy: Slice::of(&dy, stream),
         mean: Slice::of(&mean, stream),
+        inv_std: Slice::of(&inv_std, stream),
+        weight: Slice::of(&weight, stream),
+        bias: Slice::of(&bias, stream),
         partial: SliceMut::of(&mut partial, stream),
         shape,
+        activation: p.activation.into(),
     };
     sums.launch(kernels).unwrap();
     let [mut dweight, mut dbias] = [(); 2].map(|()| device.unwritten::<f32>(p.columns));
@@ -184,10 +193,14 @@ pub fn on_device<T: Number>(device: &Device, p: &Problem) -> (Forward, Gradients
         y: passed(),
         dy: Slice::of(&dy, stream),
         mean: Slice::of(&mean, stream),
+        inv_std: Slice::of(&inv_std, stream),
+        weight: Slice::of(&weight, stream),
+        bias: Slice::of(&bias, stream),
         coefficients: Slice::of(&coefficients, stream),
         dx: SliceMut::of(&mut dx, stream),
         dresidual: dresidual.as_mut().map(|dresidual| SliceMut::of(dresidual, stream)),
         shape,
+        activation: p.activation.into(),
     };
     data.launch(kernels).unwrap();
     let [running_mean, running_var] =
@@ -307,6 +320,7 @@ fn the_gradient_of_the_residual_may_take_the_place_of_the_outputs() {
         let [x, y] = [x, y].map(|values| device.upload(&values));
         let (mean, coefficients) = (device.upload(&numbers(2 * columns, 0.1)), numbers(6 * columns, 1.0));
         let coefficients = device.upload(&coefficients);
+        let (inv_std, weight) = (device.upload(&numbers(2 * columns, 1.0)), device.upload(&numbers(columns, 1.0)));
         let [apart, in_place] = [false, true].map(|in_place| {
             let (dy, mut dx) = (device.upload(&dy), device.unwritten::<f32>(shape.elems()));
             let mut dresidual = match in_place {
@@ -318,10 +332,14 @@ fn the_gradient_of_the_residual_may_take_the_place_of_the_outputs() {
                 y: Some(Slice::of(&y, stream)),
                 dy: Slice::of(&dy, stream),
                 mean: Slice::of(&mean, stream),
+                inv_std: Slice::of(&inv_std, stream),
+                weight: Slice::of(&weight, stream),
+                bias: Slice::of(&weight, stream),
                 coefficients: Slice::of(&coefficients, stream),
                 dx: SliceMut::of(&mut dx, stream),
                 dresidual: Some(SliceMut::of(&mut dresidual, stream)),
                 shape,
+                activation: Activation::Relu.into(),
             };
             data.launch(kernels).unwrap();
             let found = (device.read(&dx), device.read(&dresidual));

@@ -32,7 +32,8 @@ fn batch_norm_bits(
     let relu = Activation::Relu;
     let (y, stats) = cpu.batch_norm_forward(&x, affine, None, Some(statistics), views, EPS, relu).unwrap();
     let residual = disentangle::backend::Residual::Absent;
-    let grads = cpu.batch_norm_backward(&x, &y, dy, &weight, &stats, residual, relu).unwrap();
+    let grads =
+        cpu.batch_norm_backward(&x, &y, dy, Affine { weight: &weight, bias: &bias }, &stats, residual, relu).unwrap();
     *running = [&mean, &var].map(|t| cpu.download(t).unwrap());
     [y, grads.dx].map(|t| cpu.download(&t).unwrap().into_iter().map(f64::to_bits).collect())
 }
@@ -196,7 +197,10 @@ fn threads_change_no_bit_of_an_op() {
             let normed = cpu.batch_norm_forward(&y, affine, Some(&y), None, 1, EPS, Activation::Relu).unwrap();
             let residual = disentangle::backend::Residual::Added;
             let dy = cpu.scale(&y, 0.5).unwrap();
-            let grads = cpu.batch_norm_backward(&y, &normed.0, dy, &weight, &normed.1, residual, Activation::Relu);
+            let grads = {
+                let affine = Affine { weight: &weight, bias: &bias };
+                cpu.batch_norm_backward(&y, &normed.0, dy, affine, &normed.1, residual, Activation::Relu)
+            };
             let grads = grads.unwrap();
             all.extend([grads.dx, grads.dweight, grads.dbias, grads.dresidual.unwrap(), normed.0, y]);
         }

@@ -235,6 +235,7 @@ struct Backward<T> {
     mean: CudaSlice<f32>,
     inv_std: CudaSlice<f32>,
     weight: CudaSlice<f32>,
+    bias: CudaSlice<f32>,
     partial: CudaSlice<f32>,
     dweight: CudaSlice<f32>,
     dbias: CudaSlice<f32>,
@@ -250,11 +251,11 @@ impl<T: Number> Backward<T> {
         let shape = Columns::new(s.rows, s.channels, s.views)?;
         let (elems, partial, per_view) = (shape.elems(), shape.partial_elems(SUMS), s.views * s.channels);
         let residual = s.then == Then::ResidualRelu;
-        let written = 1 + usize::from(residual);
+        let (read, written) = (2 + usize::from(residual), 1 + usize::from(residual));
         let launches = [
-            Launch::plain(BackwardSums::<T>::signature().0, 3 * elems * size_of::<T>(), 4 * elems),
+            Launch::plain(BackwardSums::<T>::signature().0, read * elems * size_of::<T>(), 4 * elems),
             Launch::plain(BackwardFinish::signature().0, partial * size_of::<f32>(), partial),
-            Launch::plain(BackwardData::<T>::signature().0, (3 + written) * elems * size_of::<T>(), 6 * elems),
+            Launch::plain(BackwardData::<T>::signature().0, (read + written) * elems * size_of::<T>(), 6 * elems),
         ];
         Ok(Backward {
             x: device.normals(elems)?,
@@ -263,6 +264,7 @@ impl<T: Number> Backward<T> {
             mean: device.repeated(&[0.01], per_view)?,
             inv_std: device.repeated(&[0.98], per_view)?,
             weight: device.repeated(&[1.1], s.channels)?,
+            bias: device.repeated(&[0.02], s.channels)?,
             partial: device.unwritten(partial)?,
             dweight: device.unwritten(s.channels)?,
             dbias: device.unwritten(s.channels)?,
@@ -284,10 +286,15 @@ impl<T: Number> Case for Backward<T> {
         let (kernels, stream, shape) = (&device.kernels, &device.stream, self.shape);
         let (x, y, dy) = (Slice::of(&self.x, stream), Slice::of(&self.y, stream), Slice::of(&self.dy, stream));
         let mean = Slice::of(&self.mean, stream);
+        let (inv_std, weight) = (Slice::of(&self.inv_std, stream), Slice::of(&self.weight, stream));
+        let (bias, activation) = (Slice::of(&self.bias, stream), Activation::Relu.into());
+        // Only where a residual was added is the output read.
+        let y = self.dresidual.as_ref().map(|_| y);
         match index {
             0 => {
                 let partial = SliceMut::of(&mut self.partial, stream);
-                BackwardSums { x, y: Some(y), dy, mean, partial, shape }.launch(kernels)?;
+                let sums = BackwardSums { x, y, dy, mean, inv_std, weight, bias, partial, shape, activation };
+                sums.launch(kernels)?;
             }
             1 => {
                 let finish = BackwardFinish {
@@ -304,13 +311,17 @@ impl<T: Number> Case for Backward<T> {
             _ => {
                 let data = BackwardData {
                     x,
-                    y: Some(y),
+                    y,
                     dy,
                     mean,
+                    inv_std,
+                    weight,
+                    bias,
                     coefficients: Slice::of(&self.coefficients, stream),
                     dx: SliceMut::of(&mut self.dx, stream),
                     dresidual: self.dresidual.as_mut().map(|memory| SliceMut::of(memory, stream)),
                     shape,
+                    activation,
                 };
                 data.launch(kernels)?;
             }

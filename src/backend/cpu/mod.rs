@@ -226,12 +226,12 @@ impl<T: Real> Backend for Cpu<T> {
         x: &Tensor<Self>,
         y: &Tensor<Self>,
         dy: Tensor<Self>,
-        weight: &Tensor<Self>,
+        affine: Affine<Self>,
         stats: &BatchStats<Self>,
         residual: Residual,
         activation: Activation,
     ) -> Result<BatchNormGrads<Self>> {
-        batch_norm::backward(self, x, y, dy, weight, stats, residual, activation)
+        batch_norm::backward(self, x, y, dy, affine.weight, stats, residual, activation)
     }
 
     fn batch_norm_inference(

@@ -172,16 +172,24 @@ kernel! {
     BackwardSums ['a, T: Element] ['a, T] T::entry("batch_norm_backward_sums_f32", "batch_norm_backward_sums_bf16"); {
         /// `[views * rows, C]`
         x: Slice<'a, T>,
-        /// The forward's output where a ReLU followed.
+        /// The forward's output where a residual was added and a ReLU followed; else x tells what passed.
         y: Option<Slice<'a, T>>,
         /// Like x.
         dy: Slice<'a, T>,
         /// `[views, C]`
         mean: Slice<'a, f32>,
+        /// `[views, C]`
+        inv_std: Slice<'a, f32>,
+        /// `[C]`
+        weight: Slice<'a, f32>,
+        /// `[C]`
+        bias: Slice<'a, f32>,
         /// `shape.partial_elems(SUMS)`
         partial: SliceMut<'a, f32>,
         /// Of x.
         shape: Columns,
+        /// What followed.
+        activation: ActivationCode,
     }
 }
 
@@ -195,6 +203,9 @@ impl<T: Element> BackwardSums<'_, T> {
             ("y", self.y.map_or(elems, |y| y.elems()), elems),
             ("dy", self.dy.elems(), elems),
             ("mean", self.mean.elems(), m.views() * m.columns()),
+            ("inv_std", self.inv_std.elems(), m.views() * m.columns()),
+            ("weight", self.weight.elems(), m.columns()),
+            ("bias", self.bias.elems(), m.columns()),
             ("partial", self.partial.elems(), m.partial_elems(SUMS)),
         ];
         check_elems("batch_norm_backward_sums", &lengths)?;
@@ -247,12 +258,18 @@ kernel! {
     BackwardData ['a, T: Element] ['a, T] T::entry("batch_norm_backward_data_f32", "batch_norm_backward_data_bf16"); {
         /// `[views * rows, C]`
         x: Slice<'a, T>,
-        /// The forward's output where a ReLU followed.
+        /// The forward's output where a residual was added and a ReLU followed; else x tells what passed.
         y: Option<Slice<'a, T>>,
         /// Like x.
         dy: Slice<'a, T>,
         /// `[views, C]`
         mean: Slice<'a, f32>,
+        /// `[views, C]`
+        inv_std: Slice<'a, f32>,
+        /// `[C]`
+        weight: Slice<'a, f32>,
+        /// `[C]`
+        bias: Slice<'a, f32>,
         /// From [`BackwardFinish`].
         coefficients: Slice<'a, f32>,
         /// Like x.
@@ -261,6 +278,8 @@ kernel! {
         dresidual: Option<SliceMut<'a, T>>,
         /// Of x.
         shape: Columns,
+        /// What followed.
+        activation: ActivationCode,
     }
 }
 
@@ -274,6 +293,9 @@ impl<T: Element> BackwardData<'_, T> {
             ("y", self.y.map_or(elems, |y| y.elems()), elems),
             ("dy", self.dy.elems(), elems),
             ("mean", self.mean.elems(), per_view),
+            ("inv_std", self.inv_std.elems(), per_view),
+            ("weight", self.weight.elems(), m.columns()),
+            ("bias", self.bias.elems(), m.columns()),
             ("coefficients", self.coefficients.elems(), COEFFICIENTS * per_view),
             ("dx", self.dx.elems(), elems),
             ("dresidual", self.dresidual.as_ref().map_or(elems, SliceMut::elems), elems),

@@ -10,11 +10,11 @@ const ACROSS: u32 = 16;
 /// Threads of a block, walking or finishing.
 pub(super) const THREADS: u32 = 256;
 /// Columns a block finishes.
-const FINISH_COLUMNS: usize = 32;
+const FINISH_COLUMNS: usize = 8;
 /// Rows of a chunk, at least: 8 for each of 16 lanes.
 const MIN_CHUNK: usize = 128;
-/// Blocks of a launch, about, where there are rows enough: a few for each multiprocessor of the largest device.
-const BLOCKS: usize = 2048;
+/// Blocks of a launch, about, where there are rows enough: as many as the largest device runs at once.
+const BLOCKS: usize = 1024;
 
 /// A `[views * rows, columns]` matrix in chunks of rows; as in kernels/columns.cuh. Decided by the shape alone, so that
 /// sums are added in the same order on every device.

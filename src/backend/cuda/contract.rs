@@ -57,6 +57,16 @@ impl Backend for Cuda {
         conv2d::backward_data(self, w, dy, x_shape, window)
     }
 
+    fn conv2d_backward_data_add(
+        &self,
+        w: &Tensor<Self>,
+        dy: &Tensor<Self>,
+        dx: &mut Tensor<Self>,
+        window: Window,
+    ) -> Result<()> {
+        conv2d::backward_data_add(self, w, dy, dx, window)
+    }
+
     fn conv2d_backward_filter(
         &self,
         x: &Tensor<Self>,
@@ -101,12 +111,12 @@ impl Backend for Cuda {
         x: &Tensor<Self>,
         y: &Tensor<Self>,
         dy: Tensor<Self>,
-        weight: &Tensor<Self>,
+        affine: Affine<Self>,
         stats: &BatchStats<Self>,
         residual: Residual,
         activation: Activation,
     ) -> Result<BatchNormGrads<Self>> {
-        batch_norm::backward(self, x, y, dy, weight, stats, residual, activation)
+        batch_norm::backward(self, x, y, dy, affine, stats, residual, activation)
     }
 
     fn batch_norm_inference(

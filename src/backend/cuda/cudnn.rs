@@ -54,6 +54,15 @@ pub enum Multiplication {
     TensorCores,
 }
 
+/// What becomes of what was in the result's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Written {
+    /// It is overwritten.
+    Over,
+    /// The result is added to it.
+    Added,
+}
+
 /// A convolution; sizes in elements, as in [`crate::backend::Backend::conv2d_forward`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Convolution {
@@ -75,6 +84,8 @@ pub struct Convolution {
     pub output: Dtype,
     /// How it may multiply.
     pub multiplication: Multiplication,
+    /// How the result is written.
+    pub result: Written,
 }
 
 /// An engine that was chosen, ready to run.
@@ -240,7 +251,8 @@ impl Convolution {
             operation.set_descriptors(name, &[descriptor])?;
         }
         operation.set(names[4], Type::CUDNN_TYPE_FLOAT, &[1.0f32])?;
-        operation.set(names[5], Type::CUDNN_TYPE_FLOAT, &[0.0f32])?;
+        let beta = if self.result == Written::Added { 1.0f32 } else { 0.0 };
+        operation.set(names[5], Type::CUDNN_TYPE_FLOAT, &[beta])?;
         operation.finalize("a convolution")
     }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaStream, DriverError, sys::CUdevice_attribute};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys::CUdevice_attribute};
 
 use super::adam::Chunk;
 use super::cublaslt::{CublasLt, Matrices, Product};
@@ -129,6 +129,34 @@ impl Cuda {
     /// Runs a matrix product.
     pub(super) fn product(&self, product: &Product, matrices: Matrices) -> Result<()> {
         self.device.cublaslt.borrow_mut().run(product, matrices)
+    }
+
+    /// Whether an engine does a convolution that adds to its result. At its first time one is chosen, on tensors of its own, as
+    /// each trial adds.
+    pub(super) fn supports(&self, convolution: &Convolution) -> Result<bool> {
+        let Device { plans, cudnn, pool, recording, .. } = &*self.device;
+        if let Some(plan) = plans.borrow().get(convolution) {
+            return Ok(plan.is_ok());
+        }
+        if recording.get() {
+            return Ok(false);
+        }
+        let scratch = |dims: [usize; 4], dtype: Dtype| {
+            let x = self.tensor(Shape::from(dims), dtype)?;
+            let bytes = x.shape().elems() * dtype.bytes();
+            // SAFETY: memory of as many bytes.
+            let zeroed =
+                unsafe { result::memset_d8_async(x.buffer().address().0, 0, bytes, self.device.compute.cu_stream()) };
+            zeroed.map_err(failed("filling memory"))?;
+            Ok::<_, Error>(x)
+        };
+        let Convolution { x, w, y, input, output, .. } = *convolution;
+        let (x, w, y) = (scratch(x, output)?, scratch(w, input)?, scratch(y, input)?);
+        let operands = Operands { x: x.buffer().address(), w: w.buffer().address(), y: y.buffer().address() };
+        let plan = cudnn.tune(convolution, operands, pool).map(Rc::new).map_err(|why| why.to_string());
+        let supported = plan.is_ok();
+        plans.borrow_mut().insert(*convolution, plan);
+        Ok(supported)
     }
 
     /// Runs a convolution; at its first time, chooses an engine for it. Errors if no engine does it.

@@ -2,7 +2,9 @@
 
 use cudarc::driver::DeviceRepr;
 
-use super::kernel::{Dtype, Element, Kernels, Slice, SliceMut, blocks, check_elems, kernel, product, size, value_argument};
+use super::kernel::{
+    Dtype, Element, Kernels, Slice, SliceMut, blocks, check_elems, kernel, product, size, value_argument,
+};
 use crate::backend::Window;
 use crate::{Error, Result};
 

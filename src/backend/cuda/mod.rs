@@ -38,7 +38,9 @@ mod signatures {
 
     use half::bf16;
 
-    use super::{adam, batch_norm, bias, binary_entropy, cast, elementwise, fold, kernel::Signature, nt_xent, pool2d, ptx};
+    use super::{
+        adam, batch_norm, bias, binary_entropy, cast, elementwise, fold, kernel::Signature, nt_xent, pool2d, ptx,
+    };
 
     fn of_element<T: super::kernel::Element>() -> Vec<Signature> {
         vec![

@@ -65,6 +65,16 @@ impl MaxPool {
         })
     }
 
+    /// Blocks for `elems` elements in rows of `columns` pixels.
+    fn blocks(&self, op: &'static str, elems: usize, columns: u32) -> Result<(u32, u32, u32)> {
+        let (channels, columns) = (self.channels as usize, columns as usize);
+        let vector = if channels.is_multiple_of(4) { 4 } else { 1 };
+        let rows = elems / (columns * channels).max(1);
+        let across = product(op, &[columns, channels / vector])?;
+        u32::try_from(across).map_err(|_| Error::shape(op, format!("rows of {across} elements")))?;
+        Ok((blocks(op, product(op, &[rows, across.div_ceil(THREADS as usize)])?, 1)?, 1, 1))
+    }
+
     /// Elements of the input and of the output that has `outputs` elements in all.
     fn check(&self, op: &'static str, inputs: usize, outputs: usize) -> Result<()> {
         let (image, pooled) = ([self.h, self.w, self.channels], [self.p, self.q, self.channels]);
@@ -99,8 +109,9 @@ impl<T: Element> MaxPoolForward<'_, T> {
         let (op, count) = ("max_pool_forward", self.count as usize);
         self.shape.check(op, self.x.elems(), count)?;
         check_elems(op, &[("y", self.y.elems(), count), ("argmax", self.argmax.elems(), count)])?;
-        // SAFETY: lengths are checked.
-        unsafe { self.enqueue(kernels, (blocks(op, count, THREADS as usize)?, 1, 1), THREADS) }
+        let grid = self.shape.blocks(op, count, self.shape.q)?;
+        // SAFETY: lengths are checked; the grid covers y.
+        unsafe { self.enqueue(kernels, grid, THREADS) }
     }
 }
 
@@ -126,8 +137,9 @@ impl<T: Element> MaxPoolBackward<'_, T> {
         let (op, count) = ("max_pool_backward", self.count as usize);
         self.shape.check(op, count, self.dy.elems())?;
         check_elems(op, &[("dx", self.dx.elems(), count), ("argmax", self.argmax.elems(), self.dy.elems())])?;
-        // SAFETY: lengths are checked.
-        unsafe { self.enqueue(kernels, (blocks(op, count, THREADS as usize)?, 1, 1), THREADS) }
+        let grid = self.shape.blocks(op, count, self.shape.w)?;
+        // SAFETY: lengths are checked; the grid covers dx.
+        unsafe { self.enqueue(kernels, grid, THREADS) }
     }
 }
 

@@ -8,9 +8,9 @@ use crate::backend::cuda::batch_norm::{
 };
 use crate::backend::cuda::columns::Columns;
 use crate::backend::cuda::device::Cuda;
-use crate::backend::cuda::kernel::{Dtype, SliceMut};
+use crate::backend::cuda::kernel::{Dtype, Element, Slice, SliceMut};
 use crate::backend::{Activation, Affine, BatchNormGrads, BatchStats, Residual, RunningStats};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::Shape;
 
 /// x as a matrix with channels in columns.
 fn columns(x: &CudaTensor, views: usize) -> Result<Columns> {
@@ -110,7 +110,7 @@ pub fn backward(
     x: &CudaTensor,
     y: &CudaTensor,
     dy: CudaTensor,
-    weight: &CudaTensor,
+    affine: Affine<Cuda>,
     stats: &BatchStats<Cuda>,
     residual: Residual,
     activation: Activation,
@@ -122,11 +122,15 @@ pub fn backward(
     by_dtype!(x.buffer().dtype(), T => {
         let sums = BackwardSums::<T> {
             x: x.buffer().slice()?,
-            y: passed(y, activation)?,
+            y: passed(y, residual, activation)?,
             dy: dy.buffer().slice()?,
             mean: stats.mean.buffer().slice()?,
+            inv_std: stats.inv_std.buffer().slice()?,
+            weight: affine.weight.buffer().slice()?,
+            bias: affine.bias.buffer().slice()?,
             partial: partial.slice_mut(),
             shape,
+            activation: activation.into(),
         };
         sums.launch(cuda.kernels())?;
     });
@@ -135,7 +139,7 @@ pub fn backward(
     let finish = BackwardFinish {
         partial: partial.slice(),
         inv_std: stats.inv_std.buffer().slice()?,
-        weight: weight.buffer().slice()?,
+        weight: affine.weight.buffer().slice()?,
         dweight: dweight.buffer_mut().slice_mut()?,
         dbias: dbias.buffer_mut().slice_mut()?,
         coefficients: coefficients.slice_mut(),
@@ -151,13 +155,17 @@ pub fn backward(
     by_dtype!(x.buffer().dtype(), T => {
         let data = BackwardData::<T> {
             x: x.buffer().slice()?,
-            y: passed(y, activation)?,
+            y: passed(y, residual, activation)?,
             dy: dy.buffer().slice()?,
             mean: stats.mean.buffer().slice()?,
+            inv_std: stats.inv_std.buffer().slice()?,
+            weight: affine.weight.buffer().slice()?,
+            bias: affine.bias.buffer().slice()?,
             coefficients: coefficients.slice(),
             dx: dx.buffer_mut().slice_mut()?,
             dresidual: dresidual.as_mut().map(|d| d.buffer_mut().slice_mut()).transpose()?,
             shape,
+            activation: activation.into(),
         };
         data.launch(cuda.kernels())?;
     });
@@ -167,13 +175,10 @@ pub fn backward(
     Ok(BatchNormGrads { dx, dweight, dbias, dresidual })
 }
 
-/// The output, where it says what a ReLU let pass.
-fn passed<T: crate::backend::cuda::kernel::Element>(
-    y: &Tensor<Cuda>,
-    activation: Activation,
-) -> Result<Option<crate::backend::cuda::kernel::Slice<'_, T>>> {
-    match activation {
-        Activation::Relu => y.buffer().slice().map(Some),
-        Activation::Identity => Ok(None),
+/// The output, where only it says what a ReLU let pass.
+fn passed<T: Element>(y: &CudaTensor, residual: Residual, activation: Activation) -> Result<Option<Slice<'_, T>>> {
+    match (residual, activation) {
+        (Residual::Added, Activation::Relu) => y.buffer().slice().map(Some),
+        _ => Ok(None),
     }
 }

@@ -1,10 +1,10 @@
 //! Convolutions by cuDNN. Filters, in f32, are rounded to the type of activations, and their gradients come back in f32.
 //! Bytes of images, and channels that tensor cores do not take, are folded first (kernels/fold.cu).
 
-use super::transfer::{as_activations, as_f32};
+use super::transfer::{add_assign, as_activations, as_f32};
 use super::{CudaTensor, by_dtype};
 use crate::backend::Window;
-use crate::backend::cuda::cudnn::{Convolution, Direction, Operands};
+use crate::backend::cuda::cudnn::{Convolution, Direction, Operands, Written};
 use crate::backend::cuda::device::Cuda;
 use crate::backend::cuda::fold::{Fold, FoldFilter, FoldFilterBack, FoldImages};
 use crate::backend::cuda::kernel::Dtype;
@@ -32,7 +32,13 @@ struct Given {
 }
 
 impl Given {
-    fn new(cuda: &Cuda, direction: Direction, [x, w]: [[usize; 4]; 2], window: Window, fold: Option<Fold>) -> Result<Self> {
+    fn new(
+        cuda: &Cuda,
+        direction: Direction,
+        [x, w]: [[usize; 4]; 2],
+        window: Window,
+        fold: Option<Fold>,
+    ) -> Result<Self> {
         let (x, w, window) = match &fold {
             Some(fold) => (fold.image_shape(x[0]), fold.filter_shape(w[0]), fold.window()),
             None => (x, w, window),
@@ -41,7 +47,9 @@ impl Given {
         let y = y.ok_or_else(|| Error::shape("conv2d", format!("{window:?} does not fit on {x:?}")))?;
         let (input, multiplication) = (cuda.activations(), cuda.multiplication());
         let Window { stride, padding, .. } = window;
-        let convolution = Convolution { direction, x, w, y, stride, padding, input, output: input, multiplication };
+        let result = Written::Over;
+        let convolution =
+            Convolution { direction, x, w, y, stride, padding, input, output: input, multiplication, result };
         Ok(Given { convolution, fold })
     }
 
@@ -123,6 +131,28 @@ pub fn backward_data(
     let operands = Operands { x: dx.buffer().address(), w: w.buffer().address(), y: dy.buffer().address() };
     cuda.convolve(&convolution, operands)?;
     Ok(dx)
+}
+
+/// Adds to what is in `dx`, in the same pass where cuDNN has an engine for that.
+pub fn backward_data_add(
+    cuda: &Cuda,
+    w: &CudaTensor,
+    dy: &CudaTensor,
+    dx: &mut CudaTensor,
+    window: Window,
+) -> Result<()> {
+    let sizes = [dims("x", dx.shape())?, dims("w", w.shape())?];
+    let Given { convolution, .. } = Given::new(cuda, Direction::BackwardData, sizes, window, None)?;
+    let convolution = Convolution { result: Written::Added, ..convolution };
+    if dx.buffer_mut().is_unique() && cuda.supports(&convolution)? {
+        let w = as_activations(cuda, w)?;
+        dy.buffer().expect(convolution.input)?;
+        dx.buffer().expect(convolution.output)?;
+        let operands = Operands { x: dx.buffer().address(), w: w.buffer().address(), y: dy.buffer().address() };
+        return cuda.convolve(&convolution, operands);
+    }
+    let more = backward_data(cuda, w, dy, dx.shape(), window)?;
+    add_assign(cuda, dx, &more)
 }
 
 pub fn backward_filter(
