@@ -150,16 +150,20 @@ fn parameters() -> Vec<Vec<f32>> {
 
 /// Different ones for each step, smaller from step to step.
 fn gradients(step: usize) -> Vec<Vec<f32>> {
-    let scale = 0.02 / (step + 1) as f64;
+    gradients_of(0.02, step)
+}
+
+fn gradients_of(size: f64, step: usize) -> Vec<Vec<f32>> {
+    let scale = size / (step + 1) as f64;
     LENGTHS.iter().map(|&elems| numbers(elems + step + 1, scale)[step + 1..].to_vec()).collect()
 }
 
-fn check(device: &Device, config: Config) {
+fn check(device: &Device, config: Config, size: f64) {
     let params = parameters();
     let mut training = Training::new(device, &params);
     let (mut exact, mut plain) = (Twin::new(Cpu::<f64>::new(), &params), Twin::new(Cpu::<f32>::new(), &params));
     for (i, learning_rate) in LEARNING_RATES.into_iter().enumerate() {
-        let grads = gradients(i);
+        let grads = gradients_of(size, i);
         let state = training.step(device, &grads, learning_rate, config);
         exact.step(&grads, learning_rate, config);
         plain.step(&grads, learning_rate, config);
@@ -178,12 +182,14 @@ fn check(device: &Device, config: Config) {
 #[test]
 fn steps_are_the_cpus() {
     let device = device();
-    check(&device, CONFIG);
-    check(&device, Config { weight_decay: 0.05, beta1: 0.8, beta2: 0.95, eps: 1e-4, ..CONFIG });
+    check(&device, CONFIG, 0.02);
+    check(&device, Config { weight_decay: 0.05, beta1: 0.8, beta2: 0.95, eps: 1e-4, ..CONFIG }, 0.02);
     // The first gradients have a norm of 5.5: clipped, then for the third and fourth (below 2) no more.
     assert!(norm(&gradients(1)) > 2.0 && norm(&gradients(2)) < 2.0);
-    check(&device, Config { clip_norm: 2.0, ..CONFIG });
-    check(&device, Config { clip_norm: 1e-3, weight_decay: 0.01, ..CONFIG });
+    check(&device, Config { clip_norm: 2.0, ..CONFIG }, 0.02);
+    check(&device, Config { clip_norm: 1e-3, weight_decay: 0.01, ..CONFIG }, 0.02);
+    // A norm of the size of the 1e-6 that is added to it.
+    check(&device, Config { clip_norm: 1e-7, eps: 1e-10, ..CONFIG }, 4e-9);
 }
 
 #[test]

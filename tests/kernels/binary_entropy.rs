@@ -97,6 +97,23 @@ fn loss_and_gradient_are_the_cpus() {
     }
 }
 
+/// A head that has decided keeps the digits of what entropy it has left: errors are relative, of eight operations and an
+/// exponential.
+#[test]
+fn the_entropy_of_decided_heads_keeps_its_digits() {
+    let device = device();
+    for a in [5.0, 12.0, 20.0, 40.0, 80.0] {
+        let logits = [a, -a, a, -a, a, a];
+        let (loss, y, da) = on_device::<f32>(&device, &logits, 1.0);
+        let (exact, exact_da) = on_cpu(Cpu::<f64>::new(), &logits, 1.0);
+        assert!((loss / exact - 1.0).abs() <= 2.0 * FLOOR, "{a}: {loss} instead of {exact}");
+        for i in 0..6 {
+            assert!((da[i] / exact_da[i] - 1.0).abs() <= 2.0 * FLOOR, "{a}: {da:?} instead of {exact_da:?}");
+            assert!((y[i] / sigmoid(logits[i].into()) - 1.0).abs() <= 2.0 * FLOOR, "{a}: {y:?}");
+        }
+    }
+}
+
 /// More than the 1,024 blocks of a launch take in one step.
 #[test]
 fn more_logits_than_a_grid_takes_at_once() {
@@ -128,6 +145,9 @@ fn saturated_and_infinite_logits() {
     let device = device();
     check::<f32>(&device);
     check::<bf16>(&device);
+    // e^95 is beyond f32, the share e^-95 is not: four steps of its smallest numbers.
+    let (_, y, _) = on_device::<f32>(&device, &[-95.0, -95.0, -95.0, -95.0, -95.0], 1.0);
+    assert!(y.iter().all(|y| (y - sigmoid(-95.0)).abs() <= 4.0 * 1.5e-45), "{y:?}");
 }
 
 #[test]

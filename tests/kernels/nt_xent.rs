@@ -243,6 +243,19 @@ fn slices_of_rows_are_parts_of_the_whole() {
     }
 }
 
+/// From 23 tiles on a block goes through more than one of them.
+#[test]
+fn several_tiles_for_a_block() {
+    let device = device();
+    let z = held::<half::bf16>(numbers(1474 * 5, 1.0));
+    let input = Input::rows(&z, [1474, 5]);
+    check_f32(input, on_device::<F32>(&device, input, 1.0), 1.0);
+    let input = Input::columns(&z, [10, 737]);
+    let exact = on_cpu(Cpu::<f64>::new(), input, 1.0);
+    check_rounded::<Tf32>(input, on_device::<Tf32>(&device, input, 1.0), &exact);
+    check_rounded::<Bf16>(input, on_device::<Bf16>(&device, input, 1.0), &exact);
+}
+
 /// The paper's batch of 4,096 and more: 128 by 128 tiles in 4 splits. The gradient is that of the first, a middle and the
 /// last 64 samples.
 #[test]

@@ -67,6 +67,22 @@ fn pairs_at_right_angles() {
     }
 }
 
+/// At a low temperature the largest terms of two splits are 200 apart in the exponent: the largest of all must be taken out
+/// of both. Of 130 samples the first 64, a tile and a split, point one way and the others the other way.
+#[test]
+fn opposite_splits_at_a_low_temperature() {
+    fn check<P: Rounding>(device: &Device, input: Input) {
+        let loss = loss_on_device::<P>(device, Input { temperature: 0.01, ..input });
+        // Samples 0 to 63 and 65 to 128 have an opposite positive, 64 and 129 each other.
+        let exact = (64.0 * (200.0 + 63f64.ln()) + 64.0 * (200.0 + 65f64.ln()) + 2.0 * 65f64.ln()) / 130.0;
+        let case = format!("{} {:?} {:?}", P::NAME, input.shape, input.samples);
+        assert!((loss - exact).abs() <= FLOOR * exact, "{case}: {loss} instead of {exact}");
+    }
+    let device = device();
+    let samples: Vec<f32> = (0..130).flat_map(|i| [if i < 64 { 3.0 } else { -0.5 }, 0.0]).collect();
+    everywhere!(check(&device, &samples, [130, 2]));
+}
+
 /// Powers of two change no bit of a unit sample: the loss stays, and gradients shrink as samples grow, to the bit.
 #[test]
 fn the_size_of_a_sample_does_not_matter() {
