@@ -128,7 +128,7 @@ impl Descriptor {
     pub fn check_set(&self, number: u32, ty: u32, count: i64, from: *const c_void) -> Result<(), Refusal> {
         let name = self.schema.name;
         if self.made.is_some() {
-            return refused(BAD_PARAM, format!("attribute {number} of a finalised {name} is set"));
+            return refused(BAD_PARAM, format!("attribute {number} is set after the {name} was finalised"));
         }
         let attribute = self.attribute(number, ty)?;
         if attribute.role == Role::Answer {
@@ -182,11 +182,11 @@ impl Descriptor {
         let one = |(schema, made): &(&'static Schema, Option<Made>)| match made {
             None => refused(
                 BAD_PARAM,
-                format!("a {} of the {own} was not finalised before it was set ({name:?})", schema.name),
+                format!("{name:?} of the {own} was not finalised before it was set: {}", schema.name),
             ),
             Some(made) => match want(made) {
                 Some(made) => Ok(made),
-                None => refused(BAD_PARAM, format!("{name:?} of the {own} is a {}", schema.name)),
+                None => refused(BAD_PARAM, format!("{name:?} of the {own} is another descriptor: {}", schema.name)),
             },
         };
         list.iter().map(one).collect()
@@ -247,7 +247,7 @@ impl Descriptor {
         if self.made.is_none() {
             return refused(
                 NOT_INITIALIZED,
-                format!("attribute {number} of a {} that is not finalised is asked", self.schema.name),
+                format!("attribute {number} is asked before the {} is finalised", self.schema.name),
             );
         }
         self.attribute(number, ty)?;

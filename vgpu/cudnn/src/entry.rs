@@ -118,7 +118,7 @@ impl State {
             if d.schema.kind != made.kind() || d.made.is_some() {
                 return refused(
                     BAD_PARAM,
-                    format!("a {} that is finalised, or of another kind, is to be filled", d.schema.name),
+                    format!("the descriptor to be filled is finalised or another one: {}", d.schema.name),
                 );
             }
             d.made = Some(made);
@@ -131,8 +131,9 @@ impl State {
 fn finalised<T>(s: &State, handle: u64, what: &str, want: impl Fn(&Made) -> Option<T>) -> Result<T, Refusal> {
     let d = live(s.descriptors.get(handle), what)?;
     match &d.made {
-        None => refused(NOT_FINALIZED, format!("the {what} is a {} that is not finalised", d.schema.name)),
-        Some(made) => want(made).map_or_else(|| refused(BAD_PARAM, format!("the {what} is a {}", d.schema.name)), Ok),
+        None => refused(NOT_FINALIZED, format!("the {what} is not finalised: {}", d.schema.name)),
+        Some(made) => want(made)
+            .map_or_else(|| refused(BAD_PARAM, format!("the {what} is another descriptor: {}", d.schema.name)), Ok),
     }
 }
 
