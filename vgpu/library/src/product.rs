@@ -3,8 +3,8 @@
 //! Every product and every sum is rounded once (no fused multiply-add), so the result is the same on every processor. Of bf16
 //! numbers the product is exact.
 
-/// Columns that are summed side by side.
-const WIDTH: usize = 16;
+use std::ops::Range;
+
 /// Rows that share a load of `b`.
 const HEIGHT: usize = 4;
 
@@ -37,39 +37,41 @@ pub fn accumulate(out: &mut [f32], pitch: usize, columns: usize, a: &[&[f32]], b
 #[inline(always)]
 fn body(out: &mut [f32], pitch: usize, columns: usize, a: &[&[f32]], b: Rows<'_>) {
     for (group, rows) in a.chunks(HEIGHT).enumerate() {
-        let first = group * HEIGHT * pitch;
-        let mut column = 0;
-        while column + WIDTH <= columns {
-            match rows {
-                [r0, r1, r2, r3] => tile([r0, r1, r2, r3], &mut out[first + column..], pitch, b, column),
-                _ => {
-                    for (i, row) in rows.iter().enumerate() {
-                        tile([row], &mut out[first + i * pitch + column..], pitch, b, column);
-                    }
-                }
-            }
-            column += WIDTH;
-        }
-        for (i, row) in rows.iter().enumerate() {
-            for (j, sum) in out[first + i * pitch..][..columns].iter_mut().enumerate().skip(column) {
-                for (k, x) in row.iter().enumerate() {
-                    *sum += x * b.values[k * b.pitch + j];
-                }
-            }
-        }
+        let out = &mut out[group * HEIGHT * pitch..];
+        let wide = strip::<16>(out, pitch, 0..columns, rows, b);
+        let narrow = strip::<4>(out, pitch, wide..columns, rows, b);
+        strip::<1>(out, pitch, narrow..columns, rows, b);
     }
 }
 
+/// Sums `W` columns at a time as far as they go; where it stopped.
 #[inline(always)]
-fn tile<const N: usize>(a: [&[f32]; N], out: &mut [f32], pitch: usize, b: Rows<'_>, column: usize) {
-    let mut sums = [[0f32; WIDTH]; N];
+fn strip<const W: usize>(out: &mut [f32], pitch: usize, columns: Range<usize>, rows: &[&[f32]], b: Rows<'_>) -> usize {
+    let mut column = columns.start;
+    while column + W <= columns.end {
+        match rows {
+            [r0, r1, r2, r3] => tile::<4, W>([r0, r1, r2, r3], &mut out[column..], pitch, b, column),
+            _ => {
+                for (i, row) in rows.iter().enumerate() {
+                    tile::<1, W>([row], &mut out[i * pitch + column..], pitch, b, column);
+                }
+            }
+        }
+        column += W;
+    }
+    column
+}
+
+#[inline(always)]
+fn tile<const N: usize, const W: usize>(a: [&[f32]; N], out: &mut [f32], pitch: usize, b: Rows<'_>, column: usize) {
+    let mut sums = [[0f32; W]; N];
     for (i, sum) in sums.iter_mut().enumerate() {
-        sum.copy_from_slice(&out[i * pitch..][..WIDTH]);
+        sum.copy_from_slice(&out[i * pitch..][..W]);
     }
     let depth = a[0].len();
     let a = a.map(|row| &row[..depth]);
     for k in 0..depth {
-        let line: &[f32; WIDTH] = b.values[k * b.pitch + column..].first_chunk().expect("a row of b");
+        let line: &[f32; W] = b.values[k * b.pitch + column..].first_chunk().expect("a row of b");
         for (sum, row) in sums.iter_mut().zip(&a) {
             let x = row[k];
             for (s, y) in sum.iter_mut().zip(line) {
@@ -78,7 +80,7 @@ fn tile<const N: usize>(a: [&[f32]; N], out: &mut [f32], pitch: usize, b: Rows<'
         }
     }
     for (i, sum) in sums.iter().enumerate() {
-        out[i * pitch..][..WIDTH].copy_from_slice(sum);
+        out[i * pitch..][..W].copy_from_slice(sum);
     }
 }
 
@@ -89,7 +91,7 @@ mod tests {
     #[test]
     fn any_shape_sums_in_order() {
         let value = |i: usize| ((i * 2654435761) % 1000) as f32 / 997.0 - 0.5;
-        for (m, n, k) in [(1, 1, 1), (3, 17, 5), (4, 16, 9), (6, 35, 33), (9, 7, 2), (2, 16, 0)] {
+        for (m, n, k) in [(1, 1, 1), (3, 17, 5), (4, 16, 9), (6, 35, 33), (9, 7, 2), (2, 16, 0), (5, 23, 6)] {
             let a: Vec<f32> = (0..m * k).map(value).collect();
             let b: Vec<f32> = (0..k * (n + 2)).map(|i| value(i + 7)).collect();
             let mut out: Vec<f32> = (0..m * (n + 3)).map(|i| value(i + 3)).collect();
