@@ -104,9 +104,14 @@ impl Arguments {
         if algorithm.workspace > 0 {
             all.push(vector("the workspace", self.workspace, Access::Write, algorithm.workspace));
         }
+        if self.workspace_bytes > algorithm.workspace && self.workspace != 0 {
+            all.push(vector("the stated workspace", self.workspace, Access::Claim, self.workspace_bytes));
+        }
+        let writes = |o: &Operand| matches!(o.access, Access::Write | Access::Update);
+        let claims = |o: &Operand| o.access == Access::Claim;
         for (i, one) in all.iter().enumerate() {
             for other in &all[i + 1..] {
-                if (one.access != Access::Read || other.access != Access::Read) && one.overlaps(other) {
+                if (writes(one) || writes(other)) && !claims(one) && !claims(other) && one.overlaps(other) {
                     return refused(INVALID_VALUE, format!("{} and {} overlap", one.name, other.name));
                 }
             }

@@ -211,6 +211,7 @@ fn memory_is_checked_when_the_stream_comes_to_it() {
     let small = lt.stream.alloc_zeros::<u8>(1023).unwrap();
     found([at[0], at[1], at[2], address(&small)], (0, 0), "out of bounds: `cublasLtMatmul` at 16x16x16, Tiled, D");
     found(at, (address(&small), 2048), "SplitK, the workspace");
+    found(at, (address(&buffers.workspace), 4097), "SplitK, the stated workspace: 4097 bytes");
     let freed = address(&small);
     drop(small);
     lt.stream.synchronize().unwrap();

@@ -26,7 +26,7 @@ pub struct Operand {
     pub name: *const c_char,
     /// Device address.
     pub address: u64,
-    /// [`READ`], [`WRITE`] or both.
+    /// [`READ`], [`WRITE`], both, or 0: the memory must be there, whether or not it is touched.
     pub access: u32,
     /// The bytes it touches.
     pub runs: *const Run,

@@ -73,6 +73,8 @@ pub enum Access {
     Write,
     /// Both.
     Update,
+    /// Not at all, but the caller said that it is there.
+    Claim,
 }
 
 /// Device memory that a call touches.
@@ -195,6 +197,7 @@ pub fn enqueue(stream: u64, call: Call) -> Result<(), Status> {
                 Access::Read => abi::READ,
                 Access::Write => abi::WRITE,
                 Access::Update => abi::READ | abi::WRITE,
+                Access::Claim => 0,
             },
             runs: o.runs.as_ptr(),
             run_count: o.runs.len(),
