@@ -2,7 +2,7 @@
 
 use crate::exec::Counts;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// What [`preload`] came to.
@@ -54,7 +54,7 @@ impl VirtualGpu {
     }
 }
 
-/// Loads the virtual GPU under the driver's name, unless a real driver is here and `VGPU=1` is not set. The first call
+/// Loads the virtual GPU under the driver's name, and the stand-in libraries beside it under theirs, unless a real driver is here and `VGPU=1` is not set. The first call
 /// decides; it must come before the program's first call of CUDA.
 pub fn preload() -> Preload {
     static DONE: OnceLock<Preload> = OnceLock::new();
@@ -99,11 +99,14 @@ fn candidates() -> Vec<PathBuf> {
     [folder.clone(), folder.join("deps"), folder.join("../deps")].map(|f| f.join("libvgpu.so")).into()
 }
 
-fn load() -> Result<VirtualGpu, String> {
-    let paths = candidates();
-    let Some(path) = paths.iter().find(|p| p.is_file()).and_then(|p| p.canonicalize().ok()) else {
-        return Err(format!("libvgpu.so is not at {paths:?}; VGPU_LIBRARY may name it"));
-    };
+/// Stand-ins for CUDA's libraries that lie beside the driver's if a dependent asked cargo for them: the file, and the names by
+/// which programs may ask.
+const LIBRARIES: [(&str, [&CStr; 2]); 2] = [
+    ("libvgpu_cudnn.so", [c"libcudnn.so", c"libcudnn.so.9"]),
+    ("libvgpu_cublaslt.so", [c"libcublasLt.so", c"libcublasLt.so.13"]),
+];
+
+fn open_file(path: &Path) -> Result<*mut c_void, String> {
     let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|e| e.to_string())?;
     let library = open(&name, libc::RTLD_NOW | libc::RTLD_GLOBAL);
     if library.is_null() {
@@ -111,6 +114,36 @@ fn load() -> Result<VirtualGpu, String> {
         let message = unsafe { CStr::from_ptr(libc::dlerror()) };
         return Err(message.to_string_lossy().into_owned());
     }
+    Ok(library)
+}
+
+/// Loads the stand-in libraries of a folder. A real library that programs would find before them does not stop the driver's
+/// tests, but is told.
+fn load_libraries(folder: &Path) -> Result<(), String> {
+    for (file, names) in LIBRARIES {
+        let path = folder.join(file);
+        if !path.is_file() {
+            continue;
+        }
+        let library = open_file(&path)?;
+        for name in names {
+            let found = open(name, libc::RTLD_LAZY | libc::RTLD_LOCAL);
+            if !found.is_null() && found != library {
+                eprintln!("vgpu: {name:?} leads to a real library, which programs find before {file}");
+                // SAFETY: opened above.
+                unsafe { libc::dlclose(found) };
+            }
+        }
+    }
+    Ok(())
+}
+
+fn load() -> Result<VirtualGpu, String> {
+    let paths = candidates();
+    let Some(path) = paths.iter().find(|p| p.is_file()).and_then(|p| p.canonicalize().ok()) else {
+        return Err(format!("libvgpu.so is not at {paths:?}; VGPU_LIBRARY may name it"));
+    };
+    let library = open_file(&path)?;
     // A file `libcuda.so` would be found before the name that answers here.
     for name in [c"libcuda.so", c"libcuda.so.1"] {
         let found = open(name, libc::RTLD_LAZY | libc::RTLD_LOCAL);
@@ -118,6 +151,7 @@ fn load() -> Result<VirtualGpu, String> {
             return Err(format!("{name:?} leads to a real driver, which programs would find first"));
         }
     }
+    load_libraries(path.parent().unwrap_or(Path::new(".")))?;
     let get = |name: &CStr| match symbol(library, name) {
         p if p.is_null() => Err(format!("{} has no {name:?}", path.display())),
         p => Ok(p),

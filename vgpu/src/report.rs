@@ -24,6 +24,8 @@ pub enum Kind {
     InactiveLane,
     /// A launch whose configuration or arguments do not fit the kernel.
     BadLaunch,
+    /// A call of a library that it refuses.
+    BadCall,
     /// `trap`, or a kernel that does not end.
     Trap,
     /// Memory, streams, events or modules that are left when the context ends.
@@ -43,6 +45,7 @@ impl Kind {
             Kind::DivergentBarrier => "divergent barrier",
             Kind::InactiveLane => "inactive lane",
             Kind::BadLaunch => "bad launch",
+            Kind::BadCall => "bad call",
             Kind::Trap => "trap",
             Kind::Leak => "leak",
         }
@@ -53,8 +56,8 @@ impl Kind {
         match self {
             Kind::OutOfBounds | Kind::UseAfterFree | Kind::WriteToConstant => 700, // illegal address
             Kind::Misaligned => 716,
-            Kind::BadLaunch | Kind::Leak => 0, // the call that is wrong says so itself; the context stays usable
-            _ => 719,                          // launch failed
+            Kind::BadLaunch | Kind::BadCall | Kind::Leak => 0, // the call that is wrong says so itself; the context stays usable
+            _ => 719,                                          // launch failed
         }
     }
 }

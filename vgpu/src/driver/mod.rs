@@ -6,6 +6,7 @@
 mod capture;
 mod context;
 mod launch;
+mod library;
 mod memory;
 mod module;
 mod names;

@@ -2,6 +2,7 @@
 
 use super::Driver;
 use super::capture::Graph;
+use super::library::LibraryCall;
 use crate::device::{self, Allocation, Life};
 use crate::exec::{self, Launch};
 use crate::report::{self, Finding, Kind};
@@ -49,6 +50,8 @@ pub enum Work {
     Record(u64),
     Graph(Arc<Graph>),
     Host(HostFunction, usize),
+    /// Of a stand-in library.
+    Library(Arc<LibraryCall>),
 }
 
 fn report(kind: Kind, by: &str, detail: String) {
@@ -105,6 +108,7 @@ impl Driver {
                 }
             }
             Work::Graph(graph) => self.perform_graph(&graph),
+            Work::Library(call) => call.perform(),
             Work::Host(function, data) => {
                 // SAFETY: the caller of `cuLaunchHostFunc` vouches for the function and its data.
                 unsafe { function(data as *mut c_void) }

@@ -1,0 +1,7 @@
+//! Gives the shared library the name under which programs ask for cuBLASLt, so that a copy loaded by absolute path answers
+//! for it.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libcublasLt.so.13");
+}
