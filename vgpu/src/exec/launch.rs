@@ -4,6 +4,7 @@ use super::block::Block;
 use crate::device::{self, Allocation};
 use crate::ptx::{Kernel, Module};
 use crate::report::{Finding, Kind};
+use crate::shadow::Accessor;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,10 +75,9 @@ pub struct Grid<'a> {
     pub launch: &'a Launch,
     pub kernel: &'a Kernel,
     pub memory: Vec<Arc<Allocation>>,
-    pub number: u64,
+    /// The launch's first block to device memory.
+    pub accessor: Accessor,
 }
-
-static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// Findings that are kept of one launch.
 const KEPT: usize = 16;
@@ -85,8 +85,14 @@ const KEPT: usize = 16;
 /// Runs a launch to its end or its first fatal finding, and returns what it did and what was found.
 pub fn run(launch: &Launch) -> (Counts, Vec<Finding>) {
     let kernel = &launch.module.kernels[launch.kernel];
-    let grid = Grid { launch, kernel, memory: device::snapshot(), number: NUMBER.fetch_add(1, Relaxed) };
     let blocks: u64 = launch.grid.iter().map(|&n| n as u64).product();
+    let memory = device::snapshot();
+    // Kernels with atomics order their blocks by them, which nobody follows here.
+    let accessor = match kernel.global_atomics {
+        true => Accessor::UNWATCHED,
+        false => Accessor::of_launch(blocks, || memory.iter().for_each(|a| a.shadow.renew())),
+    };
+    let grid = Grid { launch, kernel, memory, accessor };
     let stop = AtomicU64::new(u64::MAX);
     let total = Mutex::new((Counts::default(), Vec::<(u64, Fault)>::new()));
     let range = |from: u64, to: u64| {
