@@ -288,12 +288,30 @@ impl Shared {
         if is_run::<W>(at, mask) && self.load_run(at[0], who, out) {
             return 0;
         }
-        let (n, per_lane, start) = (4 * W, 4 * W >> self.shift, self.start);
+        // The common granule, a word, for the compiler to know.
+        match self.shift {
+            2 => self.load_apart::<W, 2>(at, mask, who, out),
+            1 => self.load_apart::<W, 1>(at, mask, who, out),
+            _ => self.load_apart::<W, 0>(at, mask, who, out),
+        }
+    }
+
+    #[inline(always)]
+    fn load_apart<const W: usize, const SHIFT: u32>(
+        &mut self,
+        at: &[u64; LANES],
+        mask: u32,
+        who: Who,
+        out: &mut Words<W>,
+    ) -> u32 {
+        let (n, per_lane, start) = (4 * W, 4 * W >> SHIFT, self.start);
         let (earlier, first) = ((who.epoch as u64) << 32, who.stamp());
         for lane in Lanes(mask) {
             let byte = at[lane] as usize;
-            let Some(bytes) = self.bytes.get(byte..byte + n).filter(|_| byte % n == 0) else { return from(lane, mask) };
-            let cell = byte >> self.shift;
+            let Some(bytes) = self.bytes.get(byte..byte.saturating_add(n)).filter(|_| byte % n == 0) else {
+                return from(lane, mask);
+            };
+            let cell = byte >> SHIFT;
             let (writes, reads) = (&self.writes[cell..][..per_lane], &mut self.reads[cell..][..per_lane]);
             for &write in writes {
                 let fine = (write >= start) & (write < earlier);
@@ -301,7 +319,13 @@ impl Shared {
                     return from(lane, mask);
                 }
             }
-            reads.iter_mut().for_each(|read| *read = after_read(*read, first + lane as u64));
+            for read in reads {
+                if *read < earlier {
+                    *read = first + lane as u64;
+                } else if *read & MANY == 0 {
+                    *read = after_read(*read, first + lane as u64);
+                }
+            }
             for (to, word) in out[lane].iter_mut().zip(bytes.chunks_exact(4)) {
                 *to = u32::from_le_bytes(word.try_into().expect("four bytes"));
             }
@@ -319,7 +343,9 @@ impl Shared {
         let (earlier, first) = ((who.epoch as u64) << 32, who.stamp());
         for lane in Lanes(mask) {
             let to = at[lane] as usize;
-            let Some(bytes) = self.bytes.get_mut(to..to + n).filter(|_| to % n == 0) else { return from(lane, mask) };
+            let Some(bytes) = self.bytes.get_mut(to..to.saturating_add(n)).filter(|_| to % n == 0) else {
+                return from(lane, mask);
+            };
             let cell = to >> self.shift;
             let (writes, reads) = (&mut self.writes[cell..][..per_lane], &self.reads[cell..][..per_lane]);
             for (&write, &read) in writes.iter().zip(reads) {

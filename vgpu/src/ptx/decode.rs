@@ -156,6 +156,9 @@ impl<'a> Decoding<'_, 'a> {
         let (d, a) = (self.operand(0)?.clone(), self.operand(1)?.clone());
         let step = |b: &mut Builder<'a>, name: &str, d: Reg, a: Reg, second: Reg| {
             let form = alu::moves(name).expect("a known move");
+            if d == NONE {
+                return; // `_`: nobody wants it
+            }
             b.push(Op::Alu(form.run, Operands { d, e: NONE, a, b: second, c: NONE, imm: 0 }), self.guard);
         };
         match (&d, &a) {
@@ -311,6 +314,9 @@ impl<'a> Decoding<'_, 'a> {
             return self.fail("has a number of operands that is not covered");
         }
         let d = self.result(b, self.operand(0)?, form.d)?;
+        if d == NONE {
+            return Ok(()); // `_`: nobody wants it
+        }
         let mut regs = [NONE; 3];
         for (i, bank) in form.src.iter().enumerate() {
             if let Some(bank) = *bank {
