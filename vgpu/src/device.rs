@@ -255,6 +255,13 @@ pub fn find(list: &[Arc<Allocation>], address: u64, n: u64) -> Option<usize> {
     (address - list[at].base).checked_add(n).is_some_and(|end| end <= list[at].len).then_some(at)
 }
 
+/// Whether an address lies in, or at the end of, memory that there is or ever was.
+pub fn was_given(address: u64) -> bool {
+    let t = table();
+    let near = |base: u64, len: u64| address >= base && address - base <= len;
+    t.live.iter().any(|a| near(a.base, a.len)) || t.freed.iter().any(|&(base, len)| near(base, len))
+}
+
 /// What an address that belongs to no allocation is near to; `true` if it was freed.
 pub fn describe(address: u64, n: u64) -> (bool, String) {
     let t = table();

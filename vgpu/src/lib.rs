@@ -22,4 +22,5 @@ pub mod report;
 pub mod shadow;
 pub mod window;
 
+pub use driver::Calls;
 pub use load::{Preload, VirtualGpu, preload};

@@ -38,6 +38,8 @@ pub struct Block<'a> {
     /// Findings that do not end the launch.
     pub notes: Vec<Fault>,
     pub counts: Counts,
+    /// What the block printed.
+    pub printed: String,
     /// Barrier interval.
     pub epoch: u32,
     /// Who it is to device memory.
@@ -106,6 +108,7 @@ impl<'a> Block<'a> {
             shared: Shared::new(shared, k.shared_granule),
             notes: Vec::new(),
             counts: Counts::default(),
+            printed: String::new(),
             epoch: 0,
             accessor: grid.accessor,
             last: [usize::MAX; 64],

@@ -17,6 +17,7 @@ mod launch;
 mod matrix;
 mod memory;
 mod op;
+mod print;
 mod registers;
 mod shared;
 mod simd;

@@ -191,6 +191,10 @@ impl Block<'_> {
             Op::CopyCommit => w.copies.commit(mask),
             Op::CopyWait { pending } => self.copy_wait(w, *pending, mask)?,
             Op::Trap => return Err(w.fault(Kind::Trap, pc, Warp::first(mask), "the kernel executed `trap`")),
+            &Op::Print { format, arguments, result } => self.print(w, [format, arguments, result], pc, mask)?,
+            &Op::AssertFail { message, file, line, function } => {
+                self.assert_fail(w, [message, file, line, function], pc, mask)?
+            }
             Op::ActiveMask { d } => w.registers.words[*d as usize] = [mask; LANES],
             Op::Mma { shape, d, a, b, c } => {
                 w.split(pc, mask);

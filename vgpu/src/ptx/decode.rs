@@ -1,7 +1,7 @@
 //! Statements to instructions: control flow, arithmetic and moves. Memory and warp-wide instructions are in
 //! `decode_memory` and `decode_warp`.
 
-use super::build::Builder;
+use super::build::{Builder, RETURN};
 use super::cursor::Number;
 use super::parse::{Operand, Statement};
 use super::{Bank, PtxResult, Special, Type, decode_memory, decode_warp, error};
@@ -39,6 +39,10 @@ pub(super) fn decode<'a>(b: &mut Builder<'a>, statement: &Statement<'a>) -> PtxR
         "bra" => {
             let &[Operand::Name(label)] = &statement.operands[..] else { return s.refuse() };
             b.push_branch(label, guard, statement.line);
+            Ok(())
+        }
+        "ret" if b.depth() > 0 => {
+            b.push_branch(RETURN, guard, statement.line);
             Ok(())
         }
         "ret" | "exit" => s.push(b, Op::Exit),
