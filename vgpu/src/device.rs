@@ -1,5 +1,6 @@
-//! Device memory: allocations, and a shadow that knows who wrote what.
+//! Device memory: allocations and their addresses.
 
+use crate::shadow::Shadow;
 use crate::window;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -20,9 +21,6 @@ pub enum Life {
 }
 
 /// A piece of device memory.
-///
-/// The shadow has a word for every four bytes: bits 0..4 say which of them were written; bits 4..32 the launch that wrote
-/// last; bits 32.. the block of it plus one, `MIXED` if several blocks share the word (or an atomic wrote it).
 pub struct Allocation {
     /// First address.
     pub base: u64,
@@ -32,53 +30,29 @@ pub struct Allocation {
     pub constant: bool,
     /// A module's variable: not an allocation of the program.
     pub of_module: bool,
+    /// Who wrote and read what.
+    pub shadow: Shadow,
     life: AtomicU8,
     bytes: *mut u8,
     layout: Layout,
-    shadow: *mut u64,
-    shadow_layout: Layout,
 }
 
-// SAFETY: the pointers are owned, and all access through them is atomic or by a caller that keeps others away (`host`).
+// SAFETY: the pointer is owned, and all access through it is atomic or by a caller that keeps others away (`host`).
 unsafe impl Send for Allocation {}
 // SAFETY: as above.
 unsafe impl Sync for Allocation {}
 
-/// Several blocks wrote parts of this word.
-const MIXED: u32 = u32::MAX;
-const LAUNCH_BITS: u64 = (1 << 28) - 1;
-
-/// Who is accessing: a launch and a block of it. The launch's number is not 0.
-#[derive(Clone, Copy, Debug)]
-pub struct Writer {
-    /// Number of the launch.
-    pub launch: u64,
-    /// Linear index of the block.
-    pub block: u32,
-    /// Look for races between blocks.
-    pub races: bool,
-}
-
-/// What an access met in the shadow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
-    /// Bytes nobody wrote.
-    Uninitialised,
-    /// Written by this block in the same launch.
-    Race(u32),
-}
-
 impl Allocation {
     fn new(base: u64, len: u64, constant: bool, life: Life) -> Allocation {
-        let room = |bytes: u64| Layout::from_size_align(bytes.max(32) as usize, 32).expect("a size that was checked");
-        let (layout, shadow_layout) = (room(len.next_multiple_of(32)), room(len.div_ceil(4) * 8));
-        // SAFETY: neither layout has size 0.
-        let (bytes, shadow) = unsafe { (alloc_zeroed(layout), alloc_zeroed(shadow_layout)) };
-        if bytes.is_null() || shadow.is_null() {
+        let size = len.max(32).next_multiple_of(32) as usize;
+        let layout = Layout::from_size_align(size, 32).expect("a size that was checked");
+        // SAFETY: the size is not 0.
+        let bytes = unsafe { alloc_zeroed(layout) };
+        if bytes.is_null() {
             handle_alloc_error(layout);
         }
         let life = AtomicU8::new(life as u8);
-        Allocation { base, len, constant, of_module: false, life, bytes, layout, shadow: shadow.cast(), shadow_layout }
+        Allocation { base, len, constant, of_module: false, shadow: Shadow::new(len), life, bytes, layout }
     }
 
     /// Where it is in its life.
@@ -151,70 +125,27 @@ impl Allocation {
         }
     }
 
-    fn shade(&self, word: u64) -> &AtomicU64 {
-        assert!(word * 8 < self.shadow_layout.size() as u64, "shadow outside of an allocation");
-        // SAFETY: within the shadow, as just checked, and aligned to 32.
-        unsafe { AtomicU64::from_ptr(self.shadow.add(word as usize)) }
+    /// All bytes as words; those that fill up the last word belong to nobody.
+    #[inline(always)]
+    pub fn words(&self) -> &[AtomicU32] {
+        // SAFETY: the memory is a multiple of 32 bytes, so it holds the words that `len` begins; aligned to 32.
+        unsafe { std::slice::from_raw_parts(self.bytes.cast(), self.len.div_ceil(4) as usize) }
     }
 
-    /// Checks a read of `n` bytes.
-    #[inline]
-    pub fn check_read(&self, offset: u64, n: u32, who: Writer) -> Result<(), Flaw> {
-        let first = offset / 4;
-        for word in first..(offset + n as u64).div_ceil(4) {
-            let shade = self.shade(word).load(Relaxed);
-            let want = wanted(word, offset, n);
-            if shade & want != want {
-                return Err(Flaw::Uninitialised);
-            }
-            if who.races {
-                other(shade, who).map_or(Ok(()), |block| Err(Flaw::Race(block)))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Marks a write of `n` bytes; an error names a block that wrote the same word in this launch.
-    #[inline]
-    pub fn mark_write(&self, offset: u64, n: u32, who: Writer, atomic: bool) -> Result<(), Flaw> {
-        let mut result = Ok(());
-        for word in offset / 4..(offset + n as u64).div_ceil(4) {
-            let cell = self.shade(word);
-            let tag = |block: u32| (who.launch & LAUNCH_BITS) << 4 | (block as u64) << 32;
-            if n >= 4 && !atomic {
-                let old = cell.load(Relaxed);
-                if let (true, Some(block)) = (who.races, other(old, who)) {
-                    result = Err(Flaw::Race(block));
-                }
-                cell.store(15 | tag(who.block + 1), Relaxed);
-            } else {
-                let want = wanted(word, offset, n);
-                // Blocks may share a word whose halves or bytes they own: remembered as mixed, without a report.
-                let _ = cell.fetch_update(Relaxed, Relaxed, |old| {
-                    let shared = atomic || other(old, who).is_some() || (old >> 32) as u32 == MIXED;
-                    Some((old & 15) | want | tag(if shared { MIXED } else { who.block + 1 }))
-                });
-            }
-        }
-        result
+    /// Whole pairs of words.
+    #[inline(always)]
+    pub fn pairs(&self) -> &[AtomicU64] {
+        // SAFETY: as for `words`.
+        unsafe { std::slice::from_raw_parts(self.bytes.cast(), (self.len / 8) as usize) }
     }
 
     /// Marks bytes as written by the host or a copy.
     pub fn mark_host(&self, offset: u64, n: u64) {
-        for word in offset / 4..(offset + n).div_ceil(4) {
-            let (cell, from) = (self.shade(word), offset.max(word * 4));
-            let bytes = (offset + n).min(word * 4 + 4) - from;
-            cell.store((cell.load(Relaxed) & 15) | wanted(word, from, bytes as u32), Relaxed);
-        }
+        self.shadow.write_host(offset, n);
     }
-
     /// The first of `n` bytes that nobody wrote.
     pub fn first_unwritten(&self, offset: u64, n: u64) -> Option<u64> {
-        (offset..offset + n).find(|&at| {
-            let whole = at % 4 == 0 && at + 4 <= offset + n;
-            let shade = self.shade(at / 4).load(Relaxed);
-            if whole && shade & 15 == 15 { false } else { shade >> (at % 4) & 1 == 0 }
-        })
+        self.shadow.first_unwritten(offset, n)
     }
 
     /// The bytes as the host sees them. No kernel runs while the driver copies (see `driver::stream`).
@@ -226,44 +157,20 @@ impl Allocation {
     pub fn copy_from(&self, to: u64, from: &Allocation, offset: u64, n: u64) {
         // SAFETY: both ranges are in bounds by `at`, and no kernel runs while the driver copies; they may overlap.
         unsafe { std::ptr::copy(from.at(offset, n), self.at(to, n), n as usize) };
-        for i in 0..n {
-            let written = from.shade((offset + i) / 4).load(Relaxed) >> ((offset + i) % 4) & 1;
-            let (cell, bit) = (self.shade((to + i) / 4), (to + i) % 4);
-            cell.store((cell.load(Relaxed) & 15 & !(1 << bit)) | written << bit, Relaxed);
-        }
+        self.shadow.copy_from(to, &from.shadow, offset, n);
     }
 }
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        // SAFETY: both were allocated with these layouts and nobody else frees them.
-        unsafe {
-            dealloc(self.bytes, self.layout);
-            dealloc(self.shadow.cast(), self.shadow_layout);
-        }
+        // SAFETY: allocated with this layout, and nobody else frees it.
+        unsafe { dealloc(self.bytes, self.layout) };
     }
 }
 
 fn aligned<T>(p: *mut u8) -> *mut T {
     assert!((p as usize).is_multiple_of(align_of::<T>()), "an unaligned access that nobody refused");
     p.cast()
-}
-
-/// The bits of a shadow word that `n` bytes at `offset` cover.
-#[inline(always)]
-fn wanted(word: u64, offset: u64, n: u32) -> u64 {
-    if n >= 4 {
-        return 15;
-    }
-    let _ = word;
-    ((1 << n) - 1) << (offset % 4) & 15
-}
-
-/// The other block that wrote in this launch.
-#[inline(always)]
-fn other(shade: u64, who: Writer) -> Option<u32> {
-    let (launch, block) = (shade >> 4 & LAUNCH_BITS, (shade >> 32) as u32);
-    (launch == who.launch & LAUNCH_BITS && block != 0 && block != MIXED && block != who.block + 1).then(|| block - 1)
 }
 
 /// Bytes between two allocations that belong to neither.
@@ -346,6 +253,13 @@ pub fn reset_peak() {
 pub fn find(list: &[Arc<Allocation>], address: u64, n: u64) -> Option<usize> {
     let at = list.partition_point(|a| a.base <= address).checked_sub(1)?;
     (address - list[at].base).checked_add(n).is_some_and(|end| end <= list[at].len).then_some(at)
+}
+
+/// Whether an address lies in, or at the end of, memory that there is or ever was.
+pub fn was_given(address: u64) -> bool {
+    let t = table();
+    let near = |base: u64, len: u64| address >= base && address - base <= len;
+    t.live.iter().any(|a| near(a.base, a.len)) || t.freed.iter().any(|&(base, len)| near(base, len))
 }
 
 /// What an address that belongs to no allocation is near to; `true` if it was freed.

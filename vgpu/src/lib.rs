@@ -8,7 +8,7 @@
 //! - [`ptx`]: text to pre-decoded instructions
 //! - `driver`: the entry points, streams as queues, capture
 //! - [`exec`]: instructions on warps, blocks on threads, shared memory and its races
-//! - [`device`]: device memory and its shadow
+//! - [`device`]: device memory; [`shadow`]: who wrote and read what of it
 //! - [`report`]: what the checks found
 //! - [`float`]: number formats and roundings
 
@@ -19,6 +19,8 @@ pub mod float;
 mod load;
 pub mod ptx;
 pub mod report;
+pub mod shadow;
 pub mod window;
 
+pub use driver::Calls;
 pub use load::{Preload, VirtualGpu, preload};

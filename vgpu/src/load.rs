@@ -1,5 +1,6 @@
 //! Making the shared library known before a program asks for the driver.
 
+use crate::driver::Calls;
 use crate::exec::Counts;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub struct VirtualGpu {
     last_report: Access,
     set_seed: unsafe extern "C" fn(u64) -> u32,
     take_counts: unsafe extern "C" fn(*mut Counts) -> u32,
+    take_calls: unsafe extern "C" fn(*mut Calls) -> u32,
 }
 
 impl VirtualGpu {
@@ -51,6 +53,14 @@ impl VirtualGpu {
         // SAFETY: the library is of this build, so the structure is the same.
         unsafe { (self.take_counts)(&mut counts) };
         counts
+    }
+
+    /// What the program asked of the driver since the last call, by kind: allocations, launches, copies, synchronisations.
+    pub fn take_calls(&self) -> Calls {
+        let mut calls = Calls::default();
+        // SAFETY: as in `take_counts`.
+        unsafe { (self.take_calls)(&mut calls) };
+        calls
     }
 }
 
@@ -156,13 +166,15 @@ fn load() -> Result<VirtualGpu, String> {
         p if p.is_null() => Err(format!("{} has no {name:?}", path.display())),
         p => Ok(p),
     };
-    let (report, seed, counts) = (get(c"vgpu_last_report")?, get(c"vgpu_set_seed")?, get(c"vgpu_take_counts")?);
+    let (report, seed) = (get(c"vgpu_last_report")?, get(c"vgpu_set_seed")?);
+    let (counts, calls) = (get(c"vgpu_take_counts")?, get(c"vgpu_take_calls")?);
     // SAFETY: the entry points of `driver::own`, with these signatures.
     unsafe {
         Ok(VirtualGpu {
             last_report: std::mem::transmute::<*mut c_void, Access>(report),
             set_seed: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(u64) -> u32>(seed),
             take_counts: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut Counts) -> u32>(counts),
+            take_calls: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut Calls) -> u32>(calls),
         })
     }
 }

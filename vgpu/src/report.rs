@@ -26,6 +26,8 @@ pub enum Kind {
     BadLaunch,
     /// A call of a library that it refuses.
     BadCall,
+    /// `assert` of what does not hold.
+    Assertion,
     /// `trap`, or a kernel that does not end.
     Trap,
     /// Memory, streams, events or modules that are left when the context ends.
@@ -46,6 +48,7 @@ impl Kind {
             Kind::InactiveLane => "inactive lane",
             Kind::BadLaunch => "bad launch",
             Kind::BadCall => "bad call",
+            Kind::Assertion => "assertion",
             Kind::Trap => "trap",
             Kind::Leak => "leak",
         }
@@ -55,6 +58,7 @@ impl Kind {
     pub fn cuda_error(self) -> u32 {
         match self {
             Kind::OutOfBounds | Kind::UseAfterFree | Kind::WriteToConstant => 700, // illegal address
+            Kind::Assertion => 710,
             Kind::Misaligned => 716,
             Kind::BadLaunch | Kind::BadCall | Kind::Leak => 0, // the call that is wrong says so itself; the context stays usable
             _ => 719,                                          // launch failed
@@ -118,4 +122,24 @@ pub fn take() -> Vec<Finding> {
     let mut log = log();
     log.error = 0;
     std::mem::take(&mut log.findings)
+}
+
+/// What kernels printed and nobody has taken; the oldest goes first where it becomes long.
+static OUTPUT: Mutex<String> = Mutex::new(String::new());
+const OUTPUT_KEPT: usize = 1 << 20;
+
+/// Prints what kernels print, to standard output, and keeps it.
+pub fn print(text: &str) {
+    print!("{text}");
+    let mut output = OUTPUT.lock().unwrap_or_else(PoisonError::into_inner);
+    output.push_str(text);
+    if output.len() > OUTPUT_KEPT {
+        let cut = (output.len() - OUTPUT_KEPT..output.len()).find(|&i| output.is_char_boundary(i));
+        output.drain(..cut.unwrap_or(0));
+    }
+}
+
+/// Takes what kernels printed.
+pub fn take_output() -> String {
+    std::mem::take(&mut *OUTPUT.lock().unwrap_or_else(PoisonError::into_inner))
 }

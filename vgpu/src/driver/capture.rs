@@ -8,6 +8,7 @@ use super::{
 };
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread::ThreadId;
 
 /// Tasks in an order that respects what comes before what.
 #[derive(Default)]
@@ -15,10 +16,24 @@ pub struct Graph {
     nodes: Vec<(Work, Vec<usize>)>,
 }
 
+/// Whom a capture keeps from calls that could run into work that it only records (`CUstreamCaptureMode`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Every thread.
+    Global,
+    /// The thread that began it.
+    ThreadLocal,
+    /// None.
+    Relaxed,
+}
+
 /// A graph under construction.
 pub struct Capture {
     graph: Graph,
     origin: u64,
+    mode: Mode,
+    /// The thread that began it.
+    thread: ThreadId,
     valid: bool,
     /// Nodes that the next task of each stream comes after.
     tails: HashMap<u64, Vec<usize>>,
@@ -32,7 +47,13 @@ impl Capture {
 
 impl Driver {
     /// `cuStreamBeginCapture`
-    pub fn begin_capture(&mut self, handle: u64) -> Outcome {
+    pub fn begin_capture(&mut self, handle: u64, mode: u32) -> Outcome {
+        let mode = match mode {
+            0 => Mode::Global,
+            1 => Mode::ThreadLocal,
+            2 => Mode::Relaxed,
+            _ => return Err(INVALID_VALUE),
+        };
         if handle <= 1 {
             return Err(CAPTURE_UNSUPPORTED);
         }
@@ -41,9 +62,23 @@ impl Driver {
         }
         let id = self.handle();
         let tails = HashMap::from([(handle, Vec::new())]);
-        self.captures.insert(id, Capture { graph: Graph::default(), origin: handle, valid: true, tails });
+        let thread = std::thread::current().id();
+        self.captures.insert(id, Capture { graph: Graph::default(), origin: handle, mode, thread, valid: true, tails });
         self.stream(handle)?.capture = Some(id);
         Ok(())
+    }
+
+    /// A call that could run into work which a capture only records, such as an allocation: it is refused, and spoils the
+    /// captures that do not allow it.
+    pub fn unsafe_in_capture(&mut self) -> Outcome {
+        let here = std::thread::current().id();
+        let mut result = Ok(());
+        for c in self.captures.values_mut() {
+            if c.mode == Mode::Global || (c.mode == Mode::ThreadLocal && c.thread == here) {
+                (c.valid, result) = (false, Err(CAPTURE_UNSUPPORTED));
+            }
+        }
+        result
     }
 
     /// A call that a capture does not allow spoils it.

@@ -2,6 +2,7 @@
 
 use super::work::{HostFunction, Work};
 use super::{Driver, INVALID_VALUE, Outcome, Status, entry_points};
+use crate::device;
 use crate::exec::Launch;
 use crate::ptx::{Kernel, Param};
 use crate::report::{self, Finding, Kind};
@@ -28,8 +29,9 @@ fn readable(address: usize, n: usize) -> bool {
     got == n as isize || (got < 0 && std::io::Error::last_os_error().raw_os_error() != Some(libc::EFAULT))
 }
 
-/// Copies the arguments of an array of pointers. The array does not say how many there are or how large; what can be seen of a
-/// wrong one is: an argument that is null, cannot be read, or lies where no value of its size would.
+/// Copies the arguments of an array of pointers. The array does not say how many there are or how large, here or on a device, so
+/// only what no right array can have is refused: an argument that is null, cannot be read, lies where no value of its size
+/// would, or reaches into another one.
 fn gather(kernel: &Kernel, arguments: *mut *mut c_void) -> Result<Vec<u8>, Status> {
     let n = kernel.params.len();
     let mut out = vec![0; kernel.param_bytes as usize];
@@ -39,6 +41,7 @@ fn gather(kernel: &Kernel, arguments: *mut *mut c_void) -> Result<Vec<u8>, Statu
     if arguments.is_null() || !readable(arguments as usize, n * size_of::<*mut c_void>()) {
         return refuse(kernel, format!("{n} arguments are wanted, and fewer are given"));
     }
+    let mut places: Vec<(usize, usize, usize)> = Vec::new(); // first byte, bytes, number
     for (i, &Param { offset, size, align }) in kernel.params.iter().enumerate() {
         // SAFETY: the array was just seen to be readable.
         let p = unsafe { arguments.add(i).read_unaligned() };
@@ -49,6 +52,19 @@ fn gather(kernel: &Kernel, arguments: *mut *mut c_void) -> Result<Vec<u8>, Statu
             let detail = format!("argument {i} has {size} bytes, and a value at {p:?} cannot: its type is another");
             return refuse(kernel, detail);
         }
+        let (at, size_here) = (p as usize, size as usize);
+        // The same variable may be passed twice; two do not overlap (a structure and a field of it may).
+        if let Some(&(_, _, j)) =
+            places.iter().find(|(b, n, _)| size_here.max(*n) <= 8 && *b != at && *b < at + size_here && at < b + n)
+        {
+            let (short, long) = if places[j].0 < at { (j, i) } else { (i, j) };
+            let detail = format!(
+                "argument {short} has fewer than its {} bytes: argument {long} begins within",
+                kernel.params[short].size
+            );
+            return refuse(kernel, detail);
+        }
+        places.push((at, size_here, i));
         // SAFETY: `size` bytes were just seen to be readable.
         let bytes = unsafe { std::slice::from_raw_parts(p.cast::<u8>(), size as usize) };
         out[offset as usize..][..size as usize].copy_from_slice(bytes);
@@ -97,7 +113,7 @@ fn check(kernel: &Kernel, grid: [u32; 3], block: [u32; 3], shared: u32, most: i3
     for (i, &p) in kernel.params.iter().enumerate().filter(|(i, _)| kernel.pointers.contains(i)) {
         let bytes = &params[p.offset as usize..][..8];
         let value = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
-        if value != 0 && value < window::GLOBAL {
+        if value != 0 && (value < window::GLOBAL || !device::was_given(value)) {
             return refuse(kernel, format!("argument {i} is used as an address, and {value:#x} is none"));
         }
     }
@@ -127,7 +143,9 @@ impl Driver {
             dynamic_shared: shared,
             params,
         };
-        self.enqueue(stream, Work::Launch(Arc::new(launch))).map(drop)
+        self.enqueue(stream, Work::Launch(Arc::new(launch)))?;
+        self.count(stream, |calls| calls.launches += 1);
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::queue::LEGACY;
 use super::work::Work;
-use super::{CAPTURE_UNSUPPORTED, Driver, INVALID_VALUE, OUT_OF_MEMORY, Outcome, POOL, Status, entry_points, put};
+use super::{Calls, Driver, INVALID_VALUE, OUT_OF_MEMORY, Outcome, POOL, Status, entry_points, put};
 use crate::device::{self, Life};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ffi::{c_int, c_uint, c_void};
@@ -28,7 +28,12 @@ impl Driver {
             let bytes = unsafe { std::slice::from_raw_parts(from.cast::<u8>(), n) };
             Work::UploadBytes { to, bytes: Arc::new(bytes.to_vec()) }
         };
-        if n == 0 { Ok((stream, 0)) } else { self.enqueue(stream, work) }
+        if n == 0 {
+            return Ok((stream, 0));
+        }
+        let point = self.enqueue(stream, work)?;
+        self.count(stream, |calls| calls.copies += 1);
+        Ok(point)
     }
 
     fn download(&mut self, to: *mut c_void, from: u64, n: usize, stream: u64) -> Outcome {
@@ -39,7 +44,9 @@ impl Driver {
             return Err(INVALID_VALUE);
         }
         let point = self.enqueue(stream, Work::Download { from, to: to as usize, bytes: n as u64 })?;
+        self.count(stream, |calls| calls.copies += 1);
         if self.stream(stream)?.capture.is_none() && !self.is_pinned(to as usize, n) {
+            self.calls.synchronisations += 1;
             self.reach(point); // a copy to pageable memory has happened when the call returns
             return self.healthy();
         }
@@ -52,8 +59,8 @@ impl Driver {
         if n == 0 {
             return Err(INVALID_VALUE);
         }
-        if for_stream.is_none() && self.streams.values().any(|s| s.capture.is_some()) {
-            return Err(CAPTURE_UNSUPPORTED);
+        if for_stream.is_none() {
+            self.unsafe_in_capture()?;
         }
         let life = if for_stream.is_some() { Life::Pending } else { Life::Live };
         let a = device::allocate(n as u64, life, None).ok_or(OUT_OF_MEMORY)?;
@@ -63,6 +70,7 @@ impl Driver {
             device::remove(a.base);
             return Err(status);
         }
+        self.calls.allocations += 1;
         Ok(a.base)
     }
 
@@ -76,17 +84,31 @@ impl Driver {
             return Err(INVALID_VALUE);
         }
         if count == 0 {
-            Ok((stream, 0))
-        } else {
-            self.enqueue(stream, Work::Fill { to, value, width, count: count as u64 })
+            return Ok((stream, 0));
         }
+        let point = self.enqueue(stream, Work::Fill { to, value, width, count: count as u64 })?;
+        self.count(stream, |calls| calls.fills += 1);
+        Ok(point)
     }
 
     fn copy(&mut self, to: u64, from: u64, n: usize, stream: u64) -> Result<(u64, u64), Status> {
-        if n == 0 { Ok((stream, 0)) } else { self.enqueue(stream, Work::Copy { from, to, bytes: n as u64 }) }
+        if n == 0 {
+            return Ok((stream, 0));
+        }
+        let point = self.enqueue(stream, Work::Copy { from, to, bytes: n as u64 })?;
+        self.count(stream, |calls| calls.copies += 1);
+        Ok(point)
+    }
+
+    /// Counts a call on a stream, unless a capture recorded it.
+    pub fn count(&mut self, stream: u64, add: impl FnOnce(&mut Calls)) {
+        if self.stream(stream).is_ok_and(|s| s.capture.is_none()) {
+            add(&mut self.calls);
+        }
     }
 
     fn now(&mut self, point: (u64, u64)) -> Outcome {
+        self.calls.synchronisations += 1;
         self.reach(point);
         self.healthy()
     }
@@ -114,6 +136,7 @@ entry_points! {
         let ran = d.synchronize_all(); // as the driver does
         if !d.is_allocation(base) { return Err(INVALID_VALUE); }
         device::remove(base);
+        d.calls.frees += 1;
         ran
     }
     fn cuMemFreeAsync(d, base: u64, stream: u64) {
@@ -123,7 +146,9 @@ entry_points! {
             device::remove(base); // nothing runs any more
             return d.healthy();
         }
-        d.enqueue(stream, Work::Free(base)).map(drop)
+        d.enqueue(stream, Work::Free(base))?;
+        d.calls.frees += 1;
+        Ok(())
     }
     fn cuMemGetInfo_v2(_d, free: *mut usize, total: *mut usize) {
         // SAFETY: the caller's variables.
@@ -133,11 +158,13 @@ entry_points! {
         }
     }
     fn cuMemHostAlloc(d, to: *mut *mut c_void, n: usize, _flags: c_uint) {
+        d.unsafe_in_capture()?;
         let layout = Layout::from_size_align(n.max(1), PAGE).map_err(|_| INVALID_VALUE)?;
         // SAFETY: the size is not 0.
         let p = unsafe { alloc_zeroed(layout) };
         if p.is_null() { return Err(OUT_OF_MEMORY); }
         d.pinned.insert(p as usize, n.max(1));
+        d.calls.host_allocations += 1;
         // SAFETY: the caller's variable.
         unsafe { put(to, p.cast()) }
     }
@@ -150,6 +177,7 @@ entry_points! {
         ran
     }
     fn cuMemcpyHtoD_v2(d, to: u64, from: *const c_void, n: usize) {
+        d.unsafe_in_capture()?;
         let point = d.upload(to, from, n, LEGACY)?;
         d.now(point)
     }
@@ -157,6 +185,7 @@ entry_points! {
         d.upload(to, from, n, stream).map(drop)
     }
     fn cuMemcpyDtoH_v2(d, to: *mut c_void, from: u64, n: usize) {
+        d.unsafe_in_capture()?;
         d.download(to, from, n, LEGACY)?;
         d.synchronize(LEGACY)
     }
@@ -164,6 +193,7 @@ entry_points! {
         d.download(to, from, n, stream)
     }
     fn cuMemcpyDtoD_v2(d, to: u64, from: u64, n: usize) {
+        d.unsafe_in_capture()?;
         d.copy(to, from, n, LEGACY).map(drop)
     }
     fn cuMemcpyDtoDAsync_v2(d, to: u64, from: u64, n: usize, stream: u64) {

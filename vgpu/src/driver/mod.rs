@@ -3,6 +3,7 @@
 //! One lock guards everything: an entry point takes it, and work that a call forces runs under it. Handles are numbers
 //! that are never used twice and never dereferenced.
 
+mod calls;
 mod capture;
 mod context;
 mod launch;
@@ -16,6 +17,7 @@ mod stream;
 mod work;
 
 use crate::exec::Counts;
+pub use calls::Calls;
 use capture::{Capture, Graph};
 use module::{Function, Loaded};
 use queue::{Event, Stream};
@@ -57,6 +59,7 @@ pub struct Driver {
     /// Page-locked host memory: first byte and layout size.
     pub pinned: BTreeMap<usize, usize>,
     pub counts: Counts,
+    pub calls: Calls,
     last_handle: u64,
     random: Option<u64>,
     /// How often the primary context is retained.

@@ -47,6 +47,7 @@ impl Driver {
             variables.push(a.base);
         }
         let handle = self.handle();
+        self.calls.modules += 1;
         self.modules.insert(handle, Loaded { module: Arc::new(module), variables: Arc::new(variables) });
         Ok(handle)
     }

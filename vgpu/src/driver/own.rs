@@ -1,6 +1,6 @@
 //! Entry points of this driver alone: what tests ask it. `preload` finds them by name.
 
-use super::{INVALID_VALUE, entry_points, put};
+use super::{Calls, INVALID_VALUE, entry_points, put};
 use crate::device::{self, Life};
 use crate::exec::Counts;
 use crate::report;
@@ -22,6 +22,11 @@ entry_points! {
     fn vgpu_take_counts(d, to: *mut Counts) {
         // SAFETY: the caller's variable.
         unsafe { put(to, std::mem::take(&mut d.counts)) }
+    }
+    /// What was asked of the driver since the last call.
+    fn vgpu_take_calls(d, to: *mut Calls) {
+        // SAFETY: the caller's variable.
+        unsafe { put(to, std::mem::take(&mut d.calls)) }
     }
     /// Takes the findings, a line each, and clears the context's error. With room for `capacity` bytes at `to`; `length`
     /// is what the text has. A text that does not fit is kept for the next call.

@@ -149,6 +149,7 @@ impl Driver {
             return Err(super::CAPTURE_UNSUPPORTED);
         }
         let (count, waits) = (stream.issued, stream.waits.clone());
+        self.calls.synchronisations += 1;
         for point in waits {
             self.reach(point);
         }
@@ -163,9 +164,11 @@ impl Driver {
 
     /// `cuCtxSynchronize`
     pub fn synchronize_all(&mut self) -> Outcome {
+        self.unsafe_in_capture()?;
         if self.streams.values().any(|s| s.capture.is_some()) {
             return Err(super::CAPTURE_UNSUPPORTED);
         }
+        self.calls.synchronisations += 1;
         let all: Vec<Point> = self.streams.iter().map(|(h, s)| (*h, s.issued)).collect();
         all.into_iter().for_each(|p| self.reach(p));
         self.healthy()
@@ -206,9 +209,10 @@ impl Driver {
     }
 
     /// Whether everything before the event has run.
-    pub fn event_done(&self, event: u64) -> Result<bool, Status> {
+    pub fn event_done(&mut self, event: u64) -> Result<bool, Status> {
         let e = self.events.get(&event).ok_or(INVALID_HANDLE)?;
-        if e.captured.is_some() {
+        if let Some((capture, _)) = e.captured {
+            self.invalidate(capture);
             return Err(super::CAPTURE_UNSUPPORTED);
         }
         Ok(e.point.is_none_or(|(h, count)| self.streams.get(&h).is_none_or(|s| s.done >= count)))

@@ -65,6 +65,7 @@ entry_points! {
     }
     fn cuEventSynchronize(d, event: u64) {
         d.event_done(event)?;
+        d.calls.synchronisations += 1;
         if let Some(point) = d.events.get(&event).and_then(|e| e.point) { d.reach(point); }
         d.healthy()
     }
@@ -81,7 +82,7 @@ entry_points! {
         unsafe { put(milliseconds, elapsed * 1e3) }
     }
 
-    fn cuStreamBeginCapture_v2(d, stream: u64, _mode: c_uint) { d.begin_capture(stream) }
+    fn cuStreamBeginCapture_v2(d, stream: u64, mode: c_uint) { d.begin_capture(stream, mode) }
     fn cuStreamEndCapture(d, stream: u64, graph: *mut u64) {
         let ended = d.end_capture(stream);
         // SAFETY: the caller's variable.
@@ -101,13 +102,18 @@ entry_points! {
         let graph = d.graphs.get(&graph).ok_or(INVALID_VALUE)?.clone();
         let handle = d.handle();
         d.executables.insert(handle, graph);
+        d.calls.instantiations += 1;
         // SAFETY: the caller's variable.
         unsafe { put(to, handle) }
     }
     fn cuGraphUpload(d, graph: u64, _stream: u64) {
         if d.executables.contains_key(&graph) { Ok(()) } else { Err(INVALID_VALUE) }
     }
-    fn cuGraphLaunch(d, graph: u64, stream: u64) { d.launch_graph(graph, stream).map(drop) }
+    fn cuGraphLaunch(d, graph: u64, stream: u64) {
+        d.launch_graph(graph, stream)?;
+        d.count(stream, |calls| calls.graph_launches += 1);
+        Ok(())
+    }
     fn cuGraphExecDestroy(d, graph: u64) { d.executables.remove(&graph).map(drop).ok_or(INVALID_VALUE) }
     fn cuGraphDestroy(d, graph: u64) { d.graphs.remove(&graph).map(drop).ok_or(INVALID_VALUE) }
     fn cuProfilerStart(_d) { Ok(()) }

@@ -3,12 +3,12 @@
 use super::copy::Copies;
 use super::launch::{Counts, Fault, Grid, Step, unfold};
 use super::op::{BarrierOp, Op};
-use super::registers::{ALL, LANES, NONE, Registers, each_lane};
+use super::registers::{ALL, LANES, NONE, Reg, Registers, each_lane};
 use super::shared::{Shared, Who};
 use super::warp::{Group, Stop, Warp};
-use crate::device::Writer;
 use crate::ptx::Special;
 use crate::report::Kind;
+use crate::shadow::Accessor;
 
 /// Barriers of a block.
 const BARRIERS: usize = 16;
@@ -38,9 +38,12 @@ pub struct Block<'a> {
     /// Findings that do not end the launch.
     pub notes: Vec<Fault>,
     pub counts: Counts,
+    /// What the block printed.
+    pub printed: String,
     /// Barrier interval.
     pub epoch: u32,
-    pub writer: Writer,
+    /// Who it is to device memory.
+    pub accessor: Accessor,
     /// Allocation that an instruction met last, to look there first.
     pub last: [usize; 64],
     /// Arrived at each barrier without waiting.
@@ -49,6 +52,27 @@ pub struct Block<'a> {
     warps: Vec<Warp>,
     /// The registers a warp starts with.
     template: Registers,
+}
+
+/// The special registers of a warp that are the same in every block.
+fn specials(grid: &Grid, warp: u32) -> Vec<(Reg, [u32; LANES])> {
+    let launch = grid.launch;
+    let fixed = grid.kernel.specials.iter().filter(|(_, special)| !matches!(special, Special::CtaId(_)));
+    let value = |special: Special, lane: usize| match special {
+        Special::Tid(axis) => unfold(warp as u64 * 32 + lane as u64, launch.block)[axis as usize],
+        Special::NTid(axis) => launch.block[axis as usize],
+        Special::NCtaId(axis) => launch.grid[axis as usize],
+        Special::LaneId => lane as u32,
+        Special::WarpId => warp,
+        Special::LaneMaskEq => 1 << lane,
+        Special::LaneMaskLt => (1 << lane) - 1,
+        Special::LaneMaskLe => ALL >> (31 - lane),
+        Special::LaneMaskGt => !(ALL >> (31 - lane)),
+        Special::LaneMaskGe => ALL << lane,
+        Special::Clock | Special::CtaId(_) => 0, // time stands still: a kernel may not depend on it
+        Special::DynamicSharedBytes => launch.dynamic_shared,
+    };
+    fixed.map(|&(r, special)| (r, std::array::from_fn(|lane| value(special, lane)))).collect()
 }
 
 impl<'a> Block<'a> {
@@ -67,6 +91,7 @@ impl<'a> Block<'a> {
         let threads: u32 = grid.launch.block.iter().product();
         let warps = (0..threads.div_ceil(LANES as u32)).map(|index| Warp {
             index,
+            specials: specials(grid, index),
             registers: template.clone(),
             current: Group { pc: 0, mask: 0, parked: false },
             others: Vec::new(),
@@ -83,8 +108,9 @@ impl<'a> Block<'a> {
             shared: Shared::new(shared, k.shared_granule),
             notes: Vec::new(),
             counts: Counts::default(),
+            printed: String::new(),
             epoch: 0,
-            writer: Writer { launch: grid.number, block: 0, races: !k.global_atomics },
+            accessor: grid.accessor,
             last: [usize::MAX; 64],
             arrived: [0; BARRIERS],
             reductions: [NOTHING; BARRIERS],
@@ -96,9 +122,9 @@ impl<'a> Block<'a> {
     /// Runs block `index` of the grid.
     pub fn run(&mut self, index: u64) -> Step<()> {
         let mut warps = std::mem::take(&mut self.warps);
-        self.epoch = 1;
-        self.writer.block = index as u32;
-        self.shared.reset();
+        self.epoch += 1;
+        self.accessor = self.grid.accessor.block(index);
+        self.shared.begin(self.epoch);
         self.arrived = [0; BARRIERS];
         self.reductions = [NOTHING; BARRIERS];
         for w in &mut warps {
@@ -121,27 +147,13 @@ impl<'a> Block<'a> {
         w.copies = Copies::default();
         w.local.fill(0xa5);
         w.local_written.fill(false);
-        let launch = self.grid.launch;
-        let place = unfold(index, launch.grid);
+        for (r, row) in &w.specials {
+            w.registers.words[*r as usize] = *row;
+        }
+        let place = unfold(index, self.grid.launch.grid);
         for &(r, special) in &self.grid.kernel.specials {
-            let row = &mut w.registers.words[r as usize];
-            for (lane, value) in row.iter_mut().enumerate() {
-                let thread = unfold(w.index as u64 * 32 + lane as u64, launch.block);
-                *value = match special {
-                    Special::Tid(axis) => thread[axis as usize],
-                    Special::NTid(axis) => launch.block[axis as usize],
-                    Special::CtaId(axis) => place[axis as usize],
-                    Special::NCtaId(axis) => launch.grid[axis as usize],
-                    Special::LaneId => lane as u32,
-                    Special::WarpId => w.index,
-                    Special::LaneMaskEq => 1 << lane,
-                    Special::LaneMaskLt => (1 << lane) - 1,
-                    Special::LaneMaskLe => ALL >> (31 - lane),
-                    Special::LaneMaskGt => !(ALL >> (31 - lane)),
-                    Special::LaneMaskGe => ALL << lane,
-                    Special::Clock => 0, // time stands still: a kernel may not depend on it
-                    Special::DynamicSharedBytes => launch.dynamic_shared,
-                };
+            if let Special::CtaId(axis) = special {
+                w.registers.words[r as usize] = [place[axis as usize]; LANES];
             }
         }
     }
@@ -200,6 +212,7 @@ impl<'a> Block<'a> {
         }
         if any {
             self.epoch += 1;
+            warps.iter_mut().for_each(|w| w.sync = 0);
             return Ok(());
         }
         let (i, w) = waiting.iter().enumerate().find_map(|(i, w)| Some((i, (*w)?))).expect("a warp waits");
@@ -273,6 +286,6 @@ impl<'a> Block<'a> {
 
     /// Who a lane is to shared memory.
     pub fn who(&self, w: &Warp, lane: usize) -> Who {
-        Who { thread: (w.index * LANES as u32) as u16 + lane as u16, epoch: self.epoch, sync: w.sync }
+        Who { thread: w.index * LANES as u32 + lane as u32, epoch: self.epoch, sync: w.sync }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::block::Block;
 use super::launch::Step;
-use super::memory::{Target, lane_address};
+use super::memory::lane_address;
 use super::op::{Address, Space};
 use super::registers::{LANES, NONE, Reg, each_lane};
 use super::warp::Warp;
@@ -61,7 +61,9 @@ impl Block<'_> {
                 return Err(w.fault(Kind::Misaligned, pc, lane as u32, detail));
             }
             self.target(w, Space::Shared, to, bytes, pc, lane)?;
-            self.shared.begin_copy(to, bytes);
+            if let Err(flaw) = self.shared.begin_copy(to, bytes, self.who(w, lane)) {
+                self.note_shared(w, flaw, to, pc, lane);
+            }
             let group = w.copies.committed[lane];
             w.copies.list.push(Copy { lane, group, to, from, bytes, from_bytes, pc });
         }
@@ -95,7 +97,7 @@ impl Block<'_> {
                 }
                 done += n;
             }
-            self.put(w, Target::Shared(c.to), c.bytes, &chunk, c.pc, c.lane)?;
+            self.shared.end_copy(c.to, c.bytes, &chunk, self.who(w, c.lane));
         }
         Ok(())
     }

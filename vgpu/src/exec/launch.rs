@@ -3,7 +3,8 @@
 use super::block::Block;
 use crate::device::{self, Allocation};
 use crate::ptx::{Kernel, Module};
-use crate::report::{Finding, Kind};
+use crate::report::{self, Finding, Kind};
+use crate::shadow::Accessor;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,10 +75,9 @@ pub struct Grid<'a> {
     pub launch: &'a Launch,
     pub kernel: &'a Kernel,
     pub memory: Vec<Arc<Allocation>>,
-    pub number: u64,
+    /// The launch's first block to device memory.
+    pub accessor: Accessor,
 }
-
-static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// Findings that are kept of one launch.
 const KEPT: usize = 16;
@@ -85,10 +85,17 @@ const KEPT: usize = 16;
 /// Runs a launch to its end or its first fatal finding, and returns what it did and what was found.
 pub fn run(launch: &Launch) -> (Counts, Vec<Finding>) {
     let kernel = &launch.module.kernels[launch.kernel];
-    let grid = Grid { launch, kernel, memory: device::snapshot(), number: NUMBER.fetch_add(1, Relaxed) };
     let blocks: u64 = launch.grid.iter().map(|&n| n as u64).product();
+    let memory = device::snapshot();
+    // Kernels with atomics order their blocks by them, which nobody follows here.
+    let accessor = match kernel.global_atomics {
+        true => Accessor::UNWATCHED,
+        false => Accessor::of_launch(blocks, || memory.iter().for_each(|a| a.shadow.renew())),
+    };
+    let grid = Grid { launch, kernel, memory, accessor };
     let stop = AtomicU64::new(u64::MAX);
     let total = Mutex::new((Counts::default(), Vec::<(u64, Fault)>::new()));
+    let printed = Mutex::new(Vec::<(u64, String)>::new());
     let range = |from: u64, to: u64| {
         let mut block = Block::new(&grid);
         let mut found = Vec::new();
@@ -98,6 +105,10 @@ pub fn run(launch: &Launch) -> (Counts, Vec<Finding>) {
             }
             let fatal = block.run(index);
             found.extend(block.notes.drain(..).map(|fault| (index, fault)));
+            if !block.printed.is_empty() {
+                let text = std::mem::take(&mut block.printed);
+                printed.lock().unwrap_or_else(PoisonError::into_inner).push((index, text));
+            }
             if let Err(fault) = fatal {
                 stop.fetch_min(index, Relaxed);
                 found.push((index, *fault));
@@ -118,6 +129,9 @@ pub fn run(launch: &Launch) -> (Counts, Vec<Finding>) {
     }
     let (counts, found) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
     let limit = stop.load(Relaxed);
+    let mut printed = printed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    printed.sort_by_key(|p| p.0);
+    printed.iter().filter(|p| p.0 <= limit).for_each(|p| report::print(&p.1));
     let findings = found.into_iter().filter(|(i, _)| *i <= limit).map(|(i, f)| finding(launch, kernel, i, f));
     (counts, findings.collect())
 }

@@ -1,11 +1,12 @@
 //! `mma.sync`, `ldmatrix` and `stmatrix`: which lane holds which element is as PTX ISA, "Matrix fragments", says.
 
 use super::block::Block;
+use super::lanes::{Lanes, Words};
 use super::launch::Step;
 use super::memory::{Target, lane_address};
 use super::op::{Address, MmaShape, Space};
-use super::registers::{LANES, NONE, Reg};
-use super::simd::{Tile, multiply_tile};
+use super::registers::{ALL, LANES, NONE, Reg};
+use super::simd::{Tile, multiply_tile, vectorised};
 use super::warp::Warp;
 use crate::float::{Bf16, F16, Narrow};
 
@@ -17,6 +18,10 @@ fn half(bits: u32, bf16: bool) -> f32 {
 fn tf32(bits: u32) -> f32 {
     f32::from_bits(bits & 0xffff_e000)
 }
+
+vectorised!(load_rows(block: &mut Block<'_>, w: &Warp, address: &Address, pc: u32, mask: u32, out: &mut Words<4>) -> u32 {
+    block.load_together(w, address, 16, pc, mask, out)
+});
 
 impl Block<'_> {
     /// `d = a b + c` with f32 accumulation: products are exact, sums are rounded to f32 step by step in the order of k.
@@ -80,23 +85,25 @@ impl Block<'_> {
         d: &[Reg; 4],
         pc: u32,
     ) -> Step<()> {
+        // The addresses of all rows at once; those of which there is something to say one by one.
+        let (mask, mut words) = (ALL >> (LANES - 8 * count as usize), [[0; 4]; LANES]);
+        let left = load_rows(self, w, address, pc, mask, &mut words);
+        for lane in Lanes(left) {
+            let target = self.target(w, Space::Shared, lane_address(&w.registers, address, lane), 16, pc, lane)?;
+            let chunk = self.fetch(w, target, 16, pc, lane);
+            words[lane] = std::array::from_fn(|q| (chunk[q / 2] >> (32 * (q % 2))) as u32);
+        }
         for (i, &r) in d.iter().enumerate().take(count as usize) {
-            let mut rows = [[0u16; 8]; 8];
-            for (row, elements) in rows.iter_mut().enumerate() {
-                let lane = i * 8 + row;
-                let target = self.target(w, Space::Shared, lane_address(&w.registers, address, lane), 16, pc, lane)?;
-                let chunk = self.fetch(w, target, 16, pc, lane);
-                for (j, e) in elements.iter_mut().enumerate() {
-                    *e = (chunk[j / 4] >> (16 * (j % 4))) as u16;
-                }
-            }
+            let element = |row: usize, column: usize| words[i * 8 + row][column / 2] >> (16 * (column % 2)) & 0xffff;
             if r == NONE {
                 continue;
             }
             for lane in 0..LANES {
                 let (x, y) = (lane / 4, lane % 4 * 2);
-                let (low, high) = if transposed { (rows[y][x], rows[y + 1][x]) } else { (rows[x][y], rows[x][y + 1]) };
-                w.registers.words[r as usize][lane] = low as u32 | (high as u32) << 16;
+                w.registers.words[r as usize][lane] = match transposed {
+                    true => element(y, x) | element(y + 1, x) << 16,
+                    false => words[i * 8 + x][y / 2],
+                };
             }
         }
         Ok(())

@@ -229,6 +229,19 @@ pub enum Op {
     /// Orders memory for others; nothing to do where every access takes effect at once.
     Fence,
     Trap,
+    /// `vprintf`: where in local memory its parameters and its result lie.
+    Print {
+        format: u32,
+        arguments: u32,
+        result: u32,
+    },
+    /// `__assertfail`: likewise.
+    AssertFail {
+        message: u32,
+        file: u32,
+        line: u32,
+        function: u32,
+    },
 }
 
 /// An instruction with its guard and source place.

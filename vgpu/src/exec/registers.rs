@@ -104,43 +104,43 @@ pub fn each_lane(mask: u32, mut f: impl FnMut(usize)) {
     }
 }
 
-impl Registers {
-    #[inline(always)]
-    fn write<D: Lane>(&mut self, d: Reg, mask: u32, mut value: impl FnMut(usize) -> D) {
-        if d == NONE {
-            return;
+/// The lanes of a result: new ones where the mask says so.
+#[inline(always)]
+fn row<D: Lane>(old: &[D::Raw; LANES], mask: u32, value: impl Fn(usize) -> D) -> [D::Raw; LANES] {
+    let mut out = *old;
+    if mask == ALL {
+        for (lane, o) in out.iter_mut().enumerate() {
+            *o = value(lane).raw();
         }
-        if mask == ALL {
-            let mut out = *D::row(self, d);
-            for (lane, o) in out.iter_mut().enumerate() {
-                *o = value(lane).raw();
-            }
-            *D::row_mut(self, d) = out;
-        } else {
-            let row = D::row_mut(self, d);
-            each_lane(mask, |lane| row[lane] = value(lane).raw());
-        }
+    } else {
+        each_lane(mask, |lane| out[lane] = value(lane).raw());
     }
+    out
+}
 
+impl Registers {
     /// `d = f(a)`.
     #[inline(always)]
     pub fn map1<A: Lane, D: Lane>(&mut self, o: &Operands, mask: u32, f: impl Fn(A) -> D) {
-        let a = *A::row(self, o.a);
-        self.write(o.d, mask, |l| f(A::of(a[l])));
+        let a = A::row(self, o.a);
+        let out = row(D::row(self, o.d), mask, |l| f(A::of(a[l])));
+        *D::row_mut(self, o.d) = out;
     }
 
     /// `d = f(a, b)`.
     #[inline(always)]
     pub fn map2<A: Lane, B: Lane, D: Lane>(&mut self, o: &Operands, mask: u32, f: impl Fn(A, B) -> D) {
-        let (a, b) = (*A::row(self, o.a), *B::row(self, o.b));
-        self.write(o.d, mask, |l| f(A::of(a[l]), B::of(b[l])));
+        let (a, b) = (A::row(self, o.a), B::row(self, o.b));
+        let out = row(D::row(self, o.d), mask, |l| f(A::of(a[l]), B::of(b[l])));
+        *D::row_mut(self, o.d) = out;
     }
 
     /// `d = f(a, b, c)`.
     #[inline(always)]
     pub fn map3<A: Lane, B: Lane, C: Lane, D: Lane>(&mut self, o: &Operands, mask: u32, f: impl Fn(A, B, C) -> D) {
-        let (a, b, c) = (*A::row(self, o.a), *B::row(self, o.b), *C::row(self, o.c));
-        self.write(o.d, mask, |l| f(A::of(a[l]), B::of(b[l]), C::of(c[l])));
+        let (a, b, c) = (A::row(self, o.a), B::row(self, o.b), C::row(self, o.c));
+        let out = row(D::row(self, o.d), mask, |l| f(A::of(a[l]), B::of(b[l]), C::of(c[l])));
+        *D::row_mut(self, o.d) = out;
     }
 
     /// The predicate that `f(a, b)` makes of every lane, active or not.

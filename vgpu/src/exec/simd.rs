@@ -1,8 +1,8 @@
-//! Fused multiply-add where the processor has it.
+//! What the processor's wide vectors and fused multiply-add are worth the trouble for.
 //!
-//! The crate is built for any x86-64 (or other) processor, where `mul_add` is a call into the C library; with AVX2 and
-//! FMA at run time the two loops that carry almost all of a kernel's arithmetic take those instead. Both give the same
-//! bits: a fused multiply-add is correctly rounded either way.
+//! The crate is built for any x86-64 (or other) processor, where vectors are short and `mul_add` is a call into the C library.
+//! Functions declared with `vectorised!` are compiled a second time, for AVX2 and FMA, and take that where the processor has
+//! them. Both give the same bits: a fused multiply-add is correctly rounded either way.
 
 use super::alu::{Form, form};
 use super::registers::{ALL, Ftz, LANES, Operands, Registers};
@@ -36,61 +36,59 @@ fn fma_row(r: &mut Registers, o: &Operands, mask: u32) {
     }
 }
 
+/// Whether the processor has what `vectorised!` compiles for.
 #[cfg(target_arch = "x86_64")]
-fn fast() -> bool {
-    std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+#[inline(always)]
+pub fn fast() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx2") && has!("fma") && has!("bmi1") && has!("bmi2")
 }
 #[cfg(not(target_arch = "x86_64"))]
-fn fast() -> bool {
+#[inline(always)]
+pub fn fast() -> bool {
     false
 }
 
-#[inline(always)]
-fn multiply_add_body(a: &[u32; LANES], b: &[u32; LANES], c: &[u32; LANES], out: &mut [u32; LANES]) {
+/// Declares a function that is compiled for any processor and for one with AVX2 and FMA, along with all that is inlined.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* $name:ident($($argument:ident: $ty:ty),*) $(-> $result:ty)? $body:block) => {
+        $(#[$meta])*
+        pub fn $name($($argument: $ty),*) $(-> $result)? {
+            #[inline(always)]
+            fn body($($argument: $ty),*) $(-> $result)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma,bmi1,bmi2")]
+                fn with_vectors($($argument: $ty),*) $(-> $result)? {
+                    body($($argument),*)
+                }
+                if $crate::exec::simd::fast() {
+                    // SAFETY: `fast` saw these features on this processor.
+                    return unsafe { with_vectors($($argument),*) };
+                }
+            }
+            body($($argument),*)
+        }
+    };
+}
+pub(crate) use vectorised;
+
+vectorised!(multiply_add(a: &[u32; LANES], b: &[u32; LANES], c: &[u32; LANES], out: &mut [u32; LANES]) {
     for lane in 0..LANES {
         out[lane] = f32::from_bits(a[lane]).mul_add(f32::from_bits(b[lane]), f32::from_bits(c[lane])).to_bits();
     }
-}
+});
 
-fn multiply_add(a: &[u32; LANES], b: &[u32; LANES], c: &[u32; LANES], out: &mut [u32; LANES]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma")]
-        fn with_fma(a: &[u32; LANES], b: &[u32; LANES], c: &[u32; LANES], out: &mut [u32; LANES]) {
-            multiply_add_body(a, b, c, out);
-        }
-        if fast() {
-            // SAFETY: `fast` saw both features on this processor.
-            return unsafe { with_fma(a, b, c, out) };
-        }
-    }
-    multiply_add_body(a, b, c, out);
-}
-
-#[inline(always)]
-fn tile_body(a: &[[f32; 16]; 16], b: &[[f32; 8]; 16], k: usize, acc: &mut Tile) {
-    for (row, sums) in acc.iter_mut().enumerate() {
-        for step in 0..k.min(16) {
-            let x = a[row][step];
-            for (sum, &y) in sums.iter_mut().zip(&b[step]) {
-                *sum = x.mul_add(y, *sum);
+vectorised!(
+    /// `acc += a b`, over `k` steps in order, one rounding a step.
+    multiply_tile(a: &[[f32; 16]; 16], b: &[[f32; 8]; 16], k: usize, acc: &mut Tile) {
+        for (row, sums) in acc.iter_mut().enumerate() {
+            for step in 0..k.min(16) {
+                let x = a[row][step];
+                for (sum, &y) in sums.iter_mut().zip(&b[step]) {
+                    *sum = x.mul_add(y, *sum);
+                }
             }
         }
     }
-}
-
-/// `acc += a b`, over `k` steps in order, one rounding a step.
-pub fn multiply_tile(a: &[[f32; 16]; 16], b: &[[f32; 8]; 16], k: usize, acc: &mut Tile) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma")]
-        fn with_fma(a: &[[f32; 16]; 16], b: &[[f32; 8]; 16], k: usize, acc: &mut Tile) {
-            tile_body(a, b, k, acc);
-        }
-        if fast() {
-            // SAFETY: `fast` saw both features on this processor.
-            return unsafe { with_fma(a, b, k, acc) };
-        }
-    }
-    tile_body(a, b, k, acc);
-}
+);

@@ -4,6 +4,7 @@ use super::block::Block;
 use super::launch::Step;
 use super::op::{Op, ReduxOp, ShuffleMode, VoteMode};
 use super::registers::{ALL, LANES, NONE, Reg, each_lane};
+use super::shared::SYNCS;
 use super::warp::Warp;
 use crate::report::Kind;
 
@@ -49,7 +50,12 @@ impl Block<'_> {
     fn together(&mut self, w: &mut Warp, op: &Op, pc: u32, members: u32, named: u32) -> Step<()> {
         let gone = named & w.all & !w.live;
         match *op {
-            Op::WarpBarrier { .. } => w.sync += 1,
+            Op::WarpBarrier { .. } => {
+                w.sync += 1;
+                if w.sync == SYNCS {
+                    (self.epoch, w.sync) = (self.epoch + 1, 0);
+                }
+            }
             Op::Shuffle { mode, d, p, a, b, c, .. } => self.shuffle(w, mode, [d, p, a, b, c], pc, members),
             Op::Vote { mode, d, a, negated, .. } => {
                 let bits = w.registers.preds[a as usize];

@@ -4,7 +4,7 @@ use super::block::Block;
 use super::copy::Copies;
 use super::launch::{Fault, Step};
 use super::op::{Inst, Op};
-use super::registers::{ALL, LANES, NONE, Registers};
+use super::registers::{ALL, LANES, NONE, Reg, Registers};
 use crate::report::Kind;
 
 /// Lanes that run together.
@@ -29,6 +29,8 @@ pub enum Stop {
 
 pub struct Warp {
     pub index: u32,
+    /// Special registers that are the same in every block.
+    pub specials: Vec<(Reg, [u32; LANES])>,
     pub registers: Registers,
     /// The running group; no lanes: choose another.
     pub current: Group,
@@ -38,7 +40,7 @@ pub struct Warp {
     /// Threads it started with.
     pub all: u32,
     /// Interval between warp barriers.
-    pub sync: u16,
+    pub sync: u32,
     pub local: Vec<u8>,
     /// Written bytes of local memory.
     pub local_written: Vec<bool>,
@@ -189,6 +191,10 @@ impl Block<'_> {
             Op::CopyCommit => w.copies.commit(mask),
             Op::CopyWait { pending } => self.copy_wait(w, *pending, mask)?,
             Op::Trap => return Err(w.fault(Kind::Trap, pc, Warp::first(mask), "the kernel executed `trap`")),
+            &Op::Print { format, arguments, result } => self.print(w, [format, arguments, result], pc, mask)?,
+            &Op::AssertFail { message, file, line, function } => {
+                self.assert_fail(w, [message, file, line, function], pc, mask)?
+            }
             Op::ActiveMask { d } => w.registers.words[*d as usize] = [mask; LANES],
             Op::Mma { shape, d, a, b, c } => {
                 w.split(pc, mask);

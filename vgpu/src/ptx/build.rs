@@ -20,9 +20,14 @@ enum Symbol {
 const POISON: u32 = 0xffa5_5a5f;
 const POISON_WIDE: u64 = 0xfffa_5a5f_ffa5_5a5f;
 
+/// The label at the end of a call: where `ret` leads in a function, and what a guarded call skips to.
+pub(super) const RETURN: &str = "$return";
+
 pub(super) struct Builder<'a> {
     pub kernel: Kernel,
     pub loc: Loc,
+    /// Calls that are being expanded.
+    depth: usize,
     variables: HashMap<String, usize>,
     module_shared: Vec<(&'a str, u64, u32)>,
     scopes: Vec<Scope<'a>>,
@@ -34,6 +39,9 @@ pub(super) struct Builder<'a> {
     /// Wide registers that take the address of dynamic shared memory, which starts where static shared memory ends.
     dynamic: Vec<(Bank, Reg, u64)>,
 }
+
+/// Names of variables, to come back to.
+pub(super) struct Names<'a>(HashMap<&'a str, Symbol>);
 
 #[derive(Default)]
 struct Scope<'a> {
@@ -67,6 +75,7 @@ impl<'a> Builder<'a> {
         Builder {
             kernel,
             loc: Loc::default(),
+            depth: 0,
             variables: variables.iter().enumerate().map(|(i, v)| (v.name.clone(), i)).collect(),
             module_shared: module_shared.to_vec(),
             scopes: vec![Scope::default()],
@@ -104,6 +113,31 @@ impl<'a> Builder<'a> {
         let at = place(&mut self.kernel.local_bytes, size, align, line)?;
         self.symbols.insert(name, Symbol::Local(at));
         Ok(())
+    }
+
+    /// Where a variable lies in local memory: one that a call passes.
+    pub fn local_symbol(&self, name: &str, line: u32) -> PtxResult<u32> {
+        match self.symbols.get(name) {
+            Some(&Symbol::Local(at)) => Ok(at as u32),
+            _ => error(line, format!("`call` with `{name}`, which is no variable of `.param` space, is not covered")),
+        }
+    }
+
+    /// Calls that are being expanded.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+    /// Enters a function whose parameters lie in local memory; returns the names of the caller.
+    pub fn enter(&mut self, bindings: &[(&'a str, u32)]) -> Names<'a> {
+        let outer = Names(self.symbols.clone());
+        self.symbols.extend(bindings.iter().map(|&(name, at)| (name, Symbol::Local(at as u64))));
+        self.depth += 1;
+        outer
+    }
+    /// Leaves it.
+    pub fn leave(&mut self, outer: Names<'a>) {
+        self.symbols = outer.0;
+        self.depth -= 1;
     }
 
     pub fn open(&mut self) {
@@ -262,6 +296,9 @@ impl<'a> Builder<'a> {
         let Some(name) = base else { return plain(NONE, true, offset) };
         if let Some((bank, r)) = self.find_register(name) {
             return match bank {
+                _ if space == Space::Param && self.depth > 0 => {
+                    error(line, "the address of a function's parameter in a register is not covered")
+                }
                 Bank::Pred => error(line, format!("predicate `{name}` is no address")),
                 bank => plain(r, bank == Bank::Wide, offset),
             };
@@ -269,6 +306,10 @@ impl<'a> Builder<'a> {
         match (self.symbol(name, line)?, space) {
             (Some(Symbol::Shared(at)), Space::Shared) => plain(NONE, true, at as i64 + offset),
             (Some(Symbol::Local(at)), Space::Local) => plain(NONE, true, at as i64 + offset),
+            // What a call passes.
+            (Some(Symbol::Local(at)), Space::Param) => {
+                Ok(Address { space: Space::Local, base: NONE, wide: true, offset: at as i64 + offset })
+            }
             (Some(Symbol::Param(at)), Space::Param) => plain(NONE, true, (at + window::PARAM) as i64 + offset),
             (Some(Symbol::Variable(v)), Space::Global | Space::Generic) => {
                 plain(self.variable_address(v, 0), true, offset)
@@ -305,6 +346,17 @@ impl<'a> Builder<'a> {
         let at = self.kernel.code.len();
         self.push(Op::Branch { target: u32::MAX }, guard);
         self.scope().branches.push((at, label, line));
+    }
+
+    /// Skips the rest of a call, unless the guard holds.
+    pub fn push_skip(&mut self, guard: &str, negated: bool, line: u32) -> PtxResult<()> {
+        match self.find_register(guard) {
+            Some((Bank::Pred, r)) => {
+                self.push_branch(RETURN, Some((r, !negated)), line);
+                Ok(())
+            }
+            _ => error(line, format!("guard `{guard}` is no predicate")),
+        }
     }
 
     pub fn finish(mut self) -> PtxResult<Kernel> {

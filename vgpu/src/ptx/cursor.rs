@@ -1,5 +1,6 @@
 //! A cursor over the words, and numbers.
 
+use super::call::Function;
 use super::lex::Token;
 use super::{Module, PtxResult, error};
 
@@ -40,6 +41,8 @@ pub(super) struct Parser<'t, 'a> {
     pub module: Module,
     /// Shared variables of module scope, which belong to every kernel that names them: name, bytes, alignment.
     pub shared: Vec<(&'a str, u64, u32)>,
+    /// Device functions.
+    pub functions: Vec<Function<'a>>,
 }
 
 impl<'a> Parser<'_, 'a> {

@@ -1,7 +1,7 @@
 //! Statements to instructions: control flow, arithmetic and moves. Memory and warp-wide instructions are in
 //! `decode_memory` and `decode_warp`.
 
-use super::build::Builder;
+use super::build::{Builder, RETURN};
 use super::cursor::Number;
 use super::parse::{Operand, Statement};
 use super::{Bank, PtxResult, Special, Type, decode_memory, decode_warp, error};
@@ -39,6 +39,10 @@ pub(super) fn decode<'a>(b: &mut Builder<'a>, statement: &Statement<'a>) -> PtxR
         "bra" => {
             let &[Operand::Name(label)] = &statement.operands[..] else { return s.refuse() };
             b.push_branch(label, guard, statement.line);
+            Ok(())
+        }
+        "ret" if b.depth() > 0 => {
+            b.push_branch(RETURN, guard, statement.line);
             Ok(())
         }
         "ret" | "exit" => s.push(b, Op::Exit),
@@ -156,6 +160,9 @@ impl<'a> Decoding<'_, 'a> {
         let (d, a) = (self.operand(0)?.clone(), self.operand(1)?.clone());
         let step = |b: &mut Builder<'a>, name: &str, d: Reg, a: Reg, second: Reg| {
             let form = alu::moves(name).expect("a known move");
+            if d == NONE {
+                return; // `_`: nobody wants it
+            }
             b.push(Op::Alu(form.run, Operands { d, e: NONE, a, b: second, c: NONE, imm: 0 }), self.guard);
         };
         match (&d, &a) {
@@ -311,6 +318,9 @@ impl<'a> Decoding<'_, 'a> {
             return self.fail("has a number of operands that is not covered");
         }
         let d = self.result(b, self.operand(0)?, form.d)?;
+        if d == NONE {
+            return Ok(()); // `_`: nobody wants it
+        }
         let mut regs = [NONE; 3];
         for (i, bank) in form.src.iter().enumerate() {
             if let Some(bank) = *bank {

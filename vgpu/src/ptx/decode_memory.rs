@@ -121,7 +121,7 @@ fn load<'a>(b: &mut Builder<'a>, s: &Decoding<'_, 'a>) -> PtxResult<()> {
 fn store<'a>(b: &mut Builder<'a>, s: &Decoding<'_, 'a>) -> PtxResult<()> {
     let access = access(b, s, 1, 0)?;
     match access.address.space {
-        Space::Param => s.fail("writes parameters, which is not covered (function calls are not)"),
+        Space::Param => s.fail("writes parameters of the kernel"),
         _ => s.push(b, Op::Store(access)),
     }
 }

@@ -1,12 +1,13 @@
 //! PTX text to pre-decoded instructions.
 //!
-//! The subset is what nvcc 13 emits for `compute_80` and `compute_90` from kernels without function calls. Whatever is
-//! outside of it is refused when the module is loaded, by name and line; nothing is skipped that would change a result.
+//! The subset is what nvcc 13 emits for `compute_80` and `compute_90` from kernels without recursion and calls through
+//! pointers. Whatever is outside of it is refused when the module is loaded, by name and line; nothing is skipped that would change a result.
 //!
 //! `lex` cuts the text into words, `parse` reads directives and statements, `build` gives every register, constant and
-//! special register a place in the register file, and `decode` turns a statement into an [`Inst`](crate::exec::Inst).
+//! special register a place in the register file, `call` expands functions, and `decode` turns a statement into an [`Inst`](crate::exec::Inst).
 
 mod build;
+mod call;
 mod cursor;
 mod decode;
 mod decode_memory;

@@ -19,6 +19,8 @@ pub(super) enum Operand<'a> {
     Vector(Vec<Operand<'a>>),
     /// `p|q`
     Pair(&'a str, &'a str),
+    /// `(a, b)` of a call
+    List(Vec<&'a str>),
 }
 
 /// A statement as written.
@@ -36,12 +38,15 @@ pub(super) struct Statement<'a> {
 /// With the line, if the text is no PTX or uses what is not covered here.
 pub fn parse(source: &str) -> PtxResult<Module> {
     let tokens = lex(source)?;
-    Parser { tokens: &tokens, at: 0, module: Module::default(), shared: Vec::new() }.module()
+    let mut parser =
+        Parser { tokens: &tokens, at: 0, module: Module::default(), shared: Vec::new(), functions: Vec::new() };
+    parser.find_functions()?;
+    parser.module()
 }
 
 /// What a variable directive says.
-struct Declared<'a> {
-    name: &'a str,
+pub(super) struct Declared<'a> {
+    pub name: &'a str,
     align: u32,
     ty: Type,
     size: u64,
@@ -111,7 +116,7 @@ impl<'a> Parser<'_, 'a> {
         Ok(())
     }
 
-    /// A device function cannot be called here (see `decode`), so its body does not matter.
+    /// A device function is read where it is called (see `call`).
     fn skip_function(&mut self) -> PtxResult<()> {
         let mut depth = 0;
         loop {
@@ -126,7 +131,7 @@ impl<'a> Parser<'_, 'a> {
     }
 
     /// After the state space: `.align N .type name[n][m] = {...};`
-    fn variable(&mut self) -> PtxResult<Declared<'a>> {
+    pub(super) fn variable(&mut self) -> PtxResult<Declared<'a>> {
         let line = self.line();
         let mut align = 0;
         let ty = loop {
@@ -230,8 +235,8 @@ impl<'a> Parser<'_, 'a> {
         Ok(())
     }
 
-    /// Statements up to the `}` that ends the kernel; inner scopes come from inline assembly.
-    fn body(&mut self, b: &mut Builder<'a>) -> PtxResult<()> {
+    /// Statements up to the `}` that ends the kernel or function; inner scopes come from inline assembly.
+    pub(super) fn body(&mut self, b: &mut Builder<'a>) -> PtxResult<()> {
         let mut depth = 1;
         loop {
             let line = self.line();
@@ -261,7 +266,7 @@ impl<'a> Parser<'_, 'a> {
                     let v = self.variable()?;
                     b.shared(v.name, v.size, v.align, line)?;
                 }
-                Token::Word(".local") => {
+                Token::Word(".local" | ".param") => {
                     let v = self.variable()?;
                     b.local(v.name, v.size, v.align, line)?;
                 }
@@ -318,11 +323,13 @@ impl<'a> Parser<'_, 'a> {
                 break;
             }
         }
+        if name == "call" || name == "call.uni" {
+            return self.call(b, guard, &operands, line);
+        }
         super::decode::decode(b, &Statement { line, guard, name, operands })
     }
 
     fn operand(&mut self) -> PtxResult<Operand<'a>> {
-        let line = self.line();
         if self.accept('{') {
             let mut parts = Vec::new();
             while !self.accept('}') {
@@ -341,7 +348,12 @@ impl<'a> Parser<'_, 'a> {
             return self.number().map(Operand::Number);
         }
         if self.accept('(') {
-            return error(line, "function calls are not covered");
+            let mut names = Vec::new();
+            while !self.accept(')') {
+                names.push(self.word()?);
+                self.accept(',');
+            }
+            return Ok(Operand::List(names));
         }
         let word = self.word()?;
         if let Some(n) = word.starts_with(|c: char| c.is_ascii_digit()).then(|| number(word)).flatten() {
