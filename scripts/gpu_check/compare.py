@@ -6,6 +6,9 @@ import re
 from .session import Failed, Row, check
 from .training import environment
 
+# Side of the images in the bundle's data set.
+SOURCE_PX = 48
+
 
 def row_of(session, section, case):
     return next((row for row in session.rows if (row.check, row.case) == (section, case)), None)
@@ -36,7 +39,7 @@ def step(session):
 
 def pytorch_step(session, script):
     """PyTorch's step in its modes; the best goes beside ours."""
-    data = script(session, "cd_step", 190)
+    data = script(session, "cd_step", 190, "--source-px", SOURCE_PX)
     session.data["pytorch_step"] = data
     for row in data["rows"]:
         case = f"{row['arch']} {row['px']} px batch {row['batch']}"
