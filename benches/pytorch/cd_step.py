@@ -11,8 +11,8 @@ of the global gradient norm at 1, Adam. PyTorch at its best: bf16 autocast, chan
     eager+graph      the whole step captured once as a CUDA graph and replayed: no Python, no launches in between
     compile          network and losses through torch.compile, as one graph
     compile+graph    that step captured as a whole
-    pipeline         the fastest of the above (that can take new images) behind a DataLoader with torchvision's augmentation
-                     on every core, images as bytes, pinned memory; the images are random, as large as --source-px
+    pipeline         the last of the above that worked, behind a DataLoader with torchvision's augmentation on every core,
+                     images as bytes, pinned memory; random images, as large as --source-px; for the first batch size
 
 A row each: `views_per_s` (two views an image) from the median step, device time from the end of a step to the end of the
 next, `peak_mib` allocated and `reserved_mib` taken from the driver. A mode that fails, or for which the budget (seconds) does
@@ -20,6 +20,7 @@ not last, is a row that says so. `--tiny` rehearses every mode that a CPU can ru
 """
 
 import argparse
+import math
 import os
 import statistics
 import time
@@ -68,7 +69,7 @@ class Step:
         return value
 
     def capture(self):
-        """The step as one CUDA graph; returns what replays it."""
+        """The step as one CUDA graph: what replays it, and the loss."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # lazily made state must exist before the capture
@@ -76,34 +77,35 @@ class Step:
                 self()
         torch.cuda.current_stream().wait_stream(stream)
         self.optimiser.zero_grad(set_to_none=True)
+        # While it is captured the step allocates what its replays use; they allocate nothing.
+        torch.cuda.reset_peak_memory_stats()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             value = self()
         return graph.replay, value
 
 
-def peaks(device):
-    if device != "cuda":
+def peaks(clock):
+    if not clock.cuda:
         return {}
     mib = 1 / (1 << 20)
     return {"peak_mib": torch.cuda.max_memory_allocated() * mib, "reserved_mib": torch.cuda.max_memory_reserved() * mib}
 
 
-def time_step(step, value, clock, arguments, batch):
-    """Warms up, then times steady steps; the loss must be a number afterwards."""
-    warm, times = (1, 2) if arguments.tiny else (10, arguments.steps)
-    for _ in range(warm):
+def warm_up(step, arguments):
+    for _ in range(1 if arguments.tiny else 10):
         step()
-    seconds = clock.steady(step, times)
-    result = value() if callable(value) else value
-    if not torch.isfinite(result.detach()).item():
-        raise ArithmeticError(f"the loss is {result.item()}")
-    row = measure.summary(seconds)
-    return {**row, "views_per_s": 2 * batch / statistics.median(seconds), "loss": result.item(), **peaks(clock_device(clock))}
 
 
-def clock_device(clock):
-    return "cuda" if clock.cuda else "cpu"
+def time_step(step, clock, arguments, batch):
+    """Times steady steps; the loss must be a number afterwards."""
+    last = []
+    seconds = clock.steady(lambda: last.__setitem__(slice(None), [step()]), 2 if arguments.tiny else arguments.steps)
+    loss = last[0].item()
+    if not math.isfinite(loss):
+        raise ArithmeticError(f"the loss is {loss}")
+    views_per_s = 2 * batch / statistics.median(seconds)
+    return {**measure.summary(seconds), "views_per_s": views_per_s, "loss": loss, **peaks(clock)}
 
 
 def fresh(device):
@@ -169,7 +171,7 @@ def pipeline(step, run, arguments, batch, clock):
     elapsed = time.perf_counter() - start
     del batches, loader
     return {"views_per_s": 2 * batch * done / elapsed, "microseconds": 1e6 * elapsed / done, "measured": done,
-            "workers": workers, **peaks(clock_device(clock))}
+            "workers": workers, **peaks(clock)}
 
 
 def run_batch(arguments, batch, device, results, clock):
@@ -177,32 +179,43 @@ def run_batch(arguments, batch, device, results, clock):
     name = {"arch": arguments.arch, "px": arguments.px, "batch": batch}
     state = {}
 
-    def eager():
-        fresh(device)
-        state["step"] = step = Step(arguments, batch, device)
-        state["run"], last = step, []
-        return time_step(lambda: last.__setitem__(slice(None), [step()]), lambda: last[0], clock, arguments, batch)
-
-    def compiled():
+    def resident(compiled):
         state.clear()
         fresh(device)
-        state["step"] = step = Step(arguments, batch, device)
-        step.compile()
-        state["run"], last = step, []
-        return time_step(lambda: last.__setitem__(slice(None), [step()]), lambda: last[0], clock, arguments, batch)
+        state["step"] = state["run"] = step = Step(arguments, batch, device)
+        if compiled:
+            step.compile()
+        warm_up(step, arguments)
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # without the workspaces that choosing algorithms took
+        return time_step(step, clock, arguments, batch)
 
     def graph():
-        replay, value = state["step"].capture()
-        row = time_step(replay, value, clock, arguments, batch)
-        state["run"] = replay
+        replay, loss = state["step"].capture()
+
+        def run():
+            replay()
+            return loss
+
+        warm_up(run, arguments)
+        row = time_step(run, clock, arguments, batch)
+        state["run"] = run
         return row
 
     def loaded():
         return pipeline(state["step"], state["run"], arguments, batch, clock)
 
-    runs = {"eager": eager, "eager+graph": graph, "compile": compiled, "compile+graph": graph, "pipeline": loaded}
+    runs = {
+        "eager": lambda: resident(compiled=False),
+        "eager+graph": graph,
+        "compile": lambda: resident(compiled=True),
+        "compile+graph": graph,
+        "pipeline": loaded,
+    }
     for mode in MODES:
         if mode not in arguments.modes or (device == "cpu" and mode.endswith("+graph")):
+            continue
+        if mode == "pipeline" and batch != arguments.batch[0]:
             continue
         results.add({**name, "mode": mode}, runs[mode], 0 if arguments.tiny else NEEDS[mode])
     state.clear()
