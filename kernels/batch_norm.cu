@@ -8,11 +8,12 @@
 // Shapes     x, y, residual, dy, dx, dresidual [views * rows, columns] f32 or bf16, NHWC with columns = C;
 //            weight, bias, dweight, dbias, running_mean, running_var [C] f32; mean, inv_std [views, C] f32;
 //            partial [views, chunks, 3 (statistics) or 2, C] f32 scratch; coefficients [views, 3, C] f32 scratch
-// Launch     grid (ceil(C / 16 V), chunks, views), block 256, V = 4 where C divides by 4, else 1 (columns.cuh);
-//            *_finish: grid ceil(C / 32), block 256; inverse_std: grid ceil(C / 256), block 256. Any size.
+// Launch     grid (ceil(C / 16 V), chunks, views), block 256, V = 4 where C divides by 4, else 1 (columns.cuh; normalise and
+//            backward_data in smaller chunks than the rest); *_finish: grid ceil(C / 8), block 1024; inverse_std: grid
+//            ceil(C / 256), block 256. Any size.
 //            dresidual may be dy itself: each element is read before it is written, by the same thread.
 // Cost       reads of x 1 (statistics) + 1 (normalise), writes 1; backward reads x and dy twice, writes 1:
-//            3 + 5 elements' bytes; with a residual 1 + 3 more (the residual; y twice, dresidual); 15 flop an element
+//            3 + 5 elements' bytes; with a residual 1 + 2 more (the residual; y, dresidual); 15 flop an element
 // Numerics   Statistics: of distances from a view's first row, by a compensated two-pass over 8 rows in registers (no
 //            second read of memory), combined by the pairwise update of Chan, Golub and LeVeque. Welford's update would
 //            divide once a row and wait for itself; E[x^2] - E[x]^2 loses a channel of mean 500 and deviation 0.05.
@@ -88,15 +89,25 @@ template <class T, u32 V> __device__ __forceinline__ void statistics(const T* x,
     }
     __syncthreads();  // all lanes have written before lane 0 reads
     if (w.lane != 0 || !w.inside) return;
-    for (u32 lane = 1; lane < ROW_LANES; ++lane) {
-        const float count = float(lane_rows(w.last - w.first, lane));  // lane 0 starts at the chunk's first row
-        if (count == 0.0f) break;
-        const float share = count / (seen + count);
+    // Two passes over the lanes, which wait for each other less than one that combines them one by one.
+    const float inverse = 1.0f / float(w.last - w.first);  // lane 0 starts at the chunk's first row
+    float count[ROW_LANES];
 #pragma unroll
-        for (u32 i = 0; i < V; ++i) {
-            combine(mean[i], m2[i], seen, lanes[0][lane][i][across], lanes[1][lane][i][across], share);
+    for (u32 lane = 0; lane < ROW_LANES; ++lane) count[lane] = float(lane_rows(w.last - w.first, lane));
+#pragma unroll
+    for (u32 i = 0; i < V; ++i) {
+        float center = 0.0f, first = 0.0f, spread = 0.0f;
+#pragma unroll
+        for (u32 lane = 0; lane < ROW_LANES; ++lane) center += count[lane] * inverse * lanes[0][lane][i][across];
+#pragma unroll
+        for (u32 lane = 0; lane < ROW_LANES; ++lane) {
+            const float delta = lanes[0][lane][i][across] - center;
+            first += count[lane] * inverse * delta;
+            spread += lanes[1][lane][i][across] + count[lane] * delta * delta;
         }
-        seen += count;
+        // As above: `first` would be zero, had the center not been rounded.
+        mean[i] = center + first;
+        m2[i] = spread - first * first * float(w.last - w.first);
     }
     store<V>(partial + partial_at(m, blockIdx.z, blockIdx.y, 0, STATISTICS) + w.column, mean);
     store<V>(partial + partial_at(m, blockIdx.z, blockIdx.y, 1, STATISTICS) + w.column, m2);
@@ -217,11 +228,11 @@ template <class T, u32 V> struct Passed {
     }
 };
 
-// Per chunk: sum g and sum g (x - mean).
+// Per chunk: sum g and sum g (x - mean). dresidual = g, null where there is no residual.
 template <class T, u32 V>
 __device__ __forceinline__ void backward_sums(const T* x, const T* y, const T* dy, const float* mean,
                                               const float* inv_std, const float* weight, const float* bias,
-                                              float* partial, const Columns& m, Activation activation) {
+                                              float* partial, T* dresidual, const Columns& m, Activation activation) {
     const Walk w = walk<V>(m);
     const Passed<T, V> passed(y, mean, inv_std, weight, bias, activation, m, w);
     float sums[2 * V] = {};
@@ -231,6 +242,7 @@ __device__ __forceinline__ void backward_sums(const T* x, const T* y, const T* d
         float v[V], g[V];
         load<V>(x + at, v);
         passed.gradient(dy, at, v, g);
+        if (dresidual != nullptr) store<V>(dresidual + at, g);
 #pragma unroll
         for (u32 i = 0; i < V; ++i) {
             sums[i] += g[i];
@@ -273,15 +285,15 @@ batch_norm_backward_finish(const float* __restrict__ partial, const float* __res
     }
 }
 
-// dresidual is null where there is none.
+// Where a residual was added, dy is the dresidual of the sums, and nothing more is to be left out.
 template <class T, u32 V>
-__device__ __forceinline__ void backward_data(const T* x, const T* y, const T* dy, const float* mean,
+__device__ __forceinline__ void backward_data(const T* x, const T* dy, const float* mean,
                                               const float* inv_std, const float* weight, const float* bias,
-                                              const float* coefficients, T* dx, T* dresidual, const Columns& m,
+                                              const float* coefficients, T* dx, const Columns& m,
                                               Activation activation) {
     const Walk w = walk<V>(m);
     if (!w.inside) return;
-    const Passed<T, V> passed(y, mean, inv_std, weight, bias, activation, m, w);
+    const Passed<T, V> passed(nullptr, mean, inv_std, weight, bias, activation, m, w);
     float scale[V], g_mean[V], slope[V];
     const float* own = coefficients + u64(blockIdx.z) * 3 * m.columns + w.column;
     load<V>(own, scale);
@@ -293,7 +305,6 @@ __device__ __forceinline__ void backward_data(const T* x, const T* y, const T* d
         float v[V], g[V];
         load<V>(x + at, v);
         passed.gradient(dy, at, v, g);
-        if (dresidual != nullptr) store<V>(dresidual + at, g);
 #pragma unroll
         for (u32 i = 0; i < V; ++i) v[i] = scale[i] * (g[i] - g_mean[i] - (v[i] - passed.center[i]) * slope[i]);
         store<V>(dx + at, v);
@@ -315,23 +326,23 @@ __device__ __forceinline__ void backward_data(const T* x, const T* y, const T* d
                            : normalise<T, 1>(x, residual, mean, inv_std, weight, bias, y, m, activation);              \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(COLUMN_THREADS)                                                       \
-    batch_norm_backward_sums_##name(const T* __restrict__ x, const T* __restrict__ y, const T* __restrict__ dy,        \
+    batch_norm_backward_sums_##name(const T* __restrict__ x, const T* __restrict__ y, const T* dy,                     \
                                     const float* __restrict__ mean, const float* __restrict__ inv_std,                 \
                                     const float* __restrict__ weight, const float* __restrict__ bias,                  \
-                                    float* __restrict__ partial, Columns m, Activation activation) {                   \
+                                    float* __restrict__ partial, T* dresidual, Columns m, Activation activation) {     \
         m.columns % 4 == 0                                                                                             \
-            ? backward_sums<T, 4>(x, y, dy, mean, inv_std, weight, bias, partial, m, activation)                       \
-            : backward_sums<T, 1>(x, y, dy, mean, inv_std, weight, bias, partial, m, activation);                      \
+            ? backward_sums<T, 4>(x, y, dy, mean, inv_std, weight, bias, partial, dresidual, m, activation)            \
+            : backward_sums<T, 1>(x, y, dy, mean, inv_std, weight, bias, partial, dresidual, m, activation);           \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(COLUMN_THREADS)                                                       \
-    batch_norm_backward_data_##name(const T* __restrict__ x, const T* __restrict__ y, const T* dy,                     \
+    batch_norm_backward_data_##name(const T* __restrict__ x, const T* __restrict__ dy,                                 \
                                     const float* __restrict__ mean, const float* __restrict__ inv_std,                 \
                                     const float* __restrict__ weight, const float* __restrict__ bias,                  \
-                                    const float* __restrict__ coefficients, T* dx, T* dresidual, Columns m,            \
+                                    const float* __restrict__ coefficients, T* __restrict__ dx, Columns m,             \
                                     Activation activation) {                                                           \
         m.columns % 4 == 0                                                                                             \
-            ? backward_data<T, 4>(x, y, dy, mean, inv_std, weight, bias, coefficients, dx, dresidual, m, activation)   \
-            : backward_data<T, 1>(x, y, dy, mean, inv_std, weight, bias, coefficients, dx, dresidual, m, activation);  \
+            ? backward_data<T, 4>(x, dy, mean, inv_std, weight, bias, coefficients, dx, m, activation)                 \
+            : backward_data<T, 1>(x, dy, mean, inv_std, weight, bias, coefficients, dx, m, activation);                \
     }
 BATCH_NORM(float, f32)
 BATCH_NORM(bf16, bf16)

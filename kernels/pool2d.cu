@@ -6,7 +6,8 @@
 //            Average: y[n,c] = mean over H, W of x;  dx = dy / (H W), spread
 // Shapes     x, dx [N,H,W,C], y, dy [N,P,Q,C] or [N,C] f32 or bf16; argmax [N,P,Q,C] uint8
 // Launch     max_pool_*: grid rows written * ceil(columns C / V / 256), block 256, V neighbouring channels a thread, V = 4 where
-//            C divides by 4, else 1; global_avg_pool_backward: grid ceil(elements written / 256), block 256;
+//            C divides by 4, else 1 (backward of a 3 x 3 window of stride 2 and padding 1: V channels of 2 x 2 pixels a
+//            thread, rows and columns by two); global_avg_pool_backward: grid ceil(elements written / 256), block 256;
 //            global_avg_pool_forward: grid (ceil(C / 32), N), block 256. Any size; H W < 2^31, R S <= 256, N < 2^16
 // Cost       max forward: x once (neighbours share taps through the cache), y and argmax once; backward: the reverse;
 //            R S comparisons an output. Average: x once, 1 flop an element
@@ -104,21 +105,20 @@ __device__ __forceinline__ void max_forward(const T* x, T* y, u8* argmax, u64 co
     store<V>(argmax + i, index);
 }
 
-template <class T, u32 V, u32 TAPS>
+template <class T, u32 V>
 __device__ __forceinline__ void max_backward(const T* dy, const u8* argmax, T* dx, u64 count, const MaxPool& m) {
     const Place<V> in(m.h, m.w, m.channels);
     const u64 i = in.at(m.h, m.w, m.channels, in.row, in.column);
     if (!in.inside || i >= count) return;
-    const u32 taps_r = TAPS ? TAPS : m.r, taps_s = TAPS ? TAPS : m.s, stride = TAPS ? 2 : m.stride;
     // Outputs p with p stride <= row + padding < p stride + r.
     const u32 row = in.row + m.padding, column = in.column + m.padding;
-    const u32 p_first = row < taps_r ? 0 : (row - taps_r) / stride + 1;
-    const u32 q_first = column < taps_s ? 0 : (column - taps_s) / stride + 1;
+    const u32 p_first = row < m.r ? 0 : (row - m.r) / m.stride + 1;
+    const u32 q_first = column < m.s ? 0 : (column - m.s) / m.stride + 1;
     float sum[V] = {};
-    for (u32 p = p_first; p < m.p && p * stride <= row; ++p) {
-        for (u32 q = q_first; q < m.q && q * stride <= column; ++q) {
+    for (u32 p = p_first; p < m.p && p * m.stride <= row; ++p) {
+        for (u32 q = q_first; q < m.q && q * m.stride <= column; ++q) {
             const u64 at = in.at(m.p, m.q, m.channels, p, q);
-            const u32 tap = (row - p * stride) * taps_s + (column - q * stride);
+            const u32 tap = (row - p * m.stride) * m.s + (column - q * m.stride);
             u32 chosen[V];
             float g[V];
             load<V>(argmax + at, chosen);
@@ -128,6 +128,47 @@ __device__ __forceinline__ void max_backward(const T* dy, const u8* argmax, T* d
         }
     }
     store<V>(dx + i, sum);
+}
+
+// The same for a window of 3 x 3, stride 2, padding 1, on blocks of 2 x 2 pixels: together they look at 2 x 2 outputs, each
+// of which is loaded once instead of up to four times.
+template <class T> __device__ __forceinline__ void max_backward_stem(const T* dy, const u8* argmax, T* dx, const MaxPool& m) {
+    const Place<4> in((m.h + 1) / 2, (m.w + 1) / 2, m.channels);
+    if (!in.inside) return;
+    u32 chosen[2][2][4];
+    float g[2][2][4];
+#pragma unroll
+    for (u32 p = 0; p < 2; ++p) {
+#pragma unroll
+        for (u32 q = 0; q < 2; ++q) {
+#pragma unroll
+            for (u32 k = 0; k < 4; ++k) chosen[p][q][k] = 9, g[p][q][k] = 0.0f;
+            if (in.row + p < m.p && in.column + q < m.q) {
+                const u64 at = in.at(m.p, m.q, m.channels, in.row + p, in.column + q);
+                load<4>(argmax + at, chosen[p][q]);
+                load<4>(dy + at, g[p][q]);
+            }
+        }
+    }
+#pragma unroll
+    for (u32 h = 0; h < 2; ++h) {
+#pragma unroll
+        for (u32 w = 0; w < 2; ++w) {
+            if (2 * in.row + h >= m.h || 2 * in.column + w >= m.w) continue;
+            float sum[4] = {};
+            // The second pixel lies in the windows of both outputs, as their last and first; the first in that of one.
+#pragma unroll
+            for (u32 p = 0; p <= h; ++p) {
+#pragma unroll
+                for (u32 q = 0; q <= w; ++q) {
+                    const u32 tap = (1 + h - 2 * p) * 3 + 1 + w - 2 * q;
+#pragma unroll
+                    for (u32 k = 0; k < 4; ++k) sum[k] += chosen[p][q][k] == tap ? g[p][q][k] : 0.0f;
+                }
+            }
+            store<4>(dx + in.at(m.h, m.w, m.channels, 2 * in.row + h, 2 * in.column + w), sum);
+        }
+    }
 }
 
 constexpr u32 AVG_LANES = THREADS / WARP;
@@ -167,10 +208,10 @@ __device__ __forceinline__ void avg_backward(const T* dy, T* dx, u64 count, u32 
     extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
     max_pool_backward_##name(const T* __restrict__ dy, const u8* __restrict__ argmax, T* __restrict__ dx, u64 count,   \
                              MaxPool m) {                                                                              \
-        const bool stem = m.r == 3 && m.s == 3 && m.stride == 2;                                                       \
-        m.channels % 4   ? max_backward<T, 1, 0>(dy, argmax, dx, count, m)                                             \
-        : stem           ? max_backward<T, 4, 3>(dy, argmax, dx, count, m)                                             \
-                         : max_backward<T, 4, 0>(dy, argmax, dx, count, m);                                            \
+        const bool stem = m.r == 3 && m.s == 3 && m.stride == 2 && m.padding == 1;                                     \
+        m.channels % 4   ? max_backward<T, 1>(dy, argmax, dx, count, m)                                                \
+        : stem           ? max_backward_stem(dy, argmax, dx, m)                                                        \
+                         : max_backward<T, 4>(dy, argmax, dx, count, m);                                               \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
     global_avg_pool_forward_##name(const T* __restrict__ x, T* __restrict__ y, u32 pixels, u32 channels) {             \

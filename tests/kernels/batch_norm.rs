@@ -161,6 +161,8 @@ pub fn on_device<T: Number>(device: &Device, p: &Problem) -> (Forward, Gradients
     // Only where a residual was added does the output have to say what passed.
     let passed = || (p.activation == Activation::Relu && p.residual.is_some()).then(|| Slice::of(&y, stream));
     let mut partial = device.unwritten::<f32>(shape.partial_elems(SUMS));
+    let masked = p.residual.is_some() && p.activation == Activation::Relu;
+    let mut dresidual = masked.then(|| device.unwritten::<T>(elems));
     let sums = BackwardSums {
         x: Slice::of(&x, stream),
         y: passed(),
@@ -170,6 +172,7 @@ pub fn on_device<T: Number>(device: &Device, p: &Problem) -> (Forward, Gradients
         weight: Slice::of(&weight, stream),
         bias: Slice::of(&bias, stream),
         partial: SliceMut::of(&mut partial, stream),
+        dresidual: dresidual.as_mut().map(|dresidual| SliceMut::of(dresidual, stream)),
         shape,
         activation: p.activation.into(),
     };
@@ -187,22 +190,24 @@ pub fn on_device<T: Number>(device: &Device, p: &Problem) -> (Forward, Gradients
     };
     finish.launch(kernels).unwrap();
     let mut dx = device.unwritten::<T>(elems);
-    let mut dresidual = residual.is_some().then(|| device.unwritten::<T>(elems));
+    // Behind a residual the sums have left the gradient that is to be passed on.
+    let behind = dresidual.as_ref().unwrap_or(&dy);
+    let activation = if masked { Activation::Identity } else { p.activation };
     let data = BackwardData {
         x: Slice::of(&x, stream),
-        y: passed(),
-        dy: Slice::of(&dy, stream),
+        dy: Slice::of(behind, stream),
         mean: Slice::of(&mean, stream),
         inv_std: Slice::of(&inv_std, stream),
         weight: Slice::of(&weight, stream),
         bias: Slice::of(&bias, stream),
         coefficients: Slice::of(&coefficients, stream),
         dx: SliceMut::of(&mut dx, stream),
-        dresidual: dresidual.as_mut().map(|dresidual| SliceMut::of(dresidual, stream)),
         shape,
-        activation: p.activation.into(),
+        activation: activation.into(),
     };
     data.launch(kernels).unwrap();
+    // Without an activation the residual's gradient is that of the output.
+    let dresidual = residual.map(|_| dresidual.unwrap_or(dy));
     let [running_mean, running_var] =
         running.map_or([vec![], vec![]], |[mean, var]| [device.read(&mean), device.read(&var)]);
     let forward = [device.read(&y), device.read(&mean), device.read(&inv_std), running_mean, running_var];
@@ -334,16 +339,15 @@ fn the_gradient_of_the_residual_may_take_the_place_of_the_outputs() {
         let shape = Columns::new(50, columns, 2).unwrap();
         let [x, y, dy] = [1.0, 1.1, 1.2].map(|size| numbers(shape.elems(), size));
         let [x, y] = [x, y].map(|values| device.upload(&values));
-        let (mean, coefficients) = (device.upload(&numbers(2 * columns, 0.1)), numbers(6 * columns, 1.0));
-        let coefficients = device.upload(&coefficients);
+        let mean = device.upload(&numbers(2 * columns, 0.1));
         let (inv_std, weight) = (device.upload(&numbers(2 * columns, 1.0)), device.upload(&numbers(columns, 1.0)));
         let [apart, in_place] = [false, true].map(|in_place| {
-            let (dy, mut dx) = (device.upload(&dy), device.unwritten::<f32>(shape.elems()));
+            let (dy, mut partial) = (device.upload(&dy), device.unwritten::<f32>(shape.partial_elems(SUMS)));
             let mut dresidual = match in_place {
                 true => device.alias(&dy),
                 false => device.unwritten(shape.elems()),
             };
-            let data = BackwardData {
+            let sums = BackwardSums {
                 x: Slice::of(&x, stream),
                 y: Some(Slice::of(&y, stream)),
                 dy: Slice::of(&dy, stream),
@@ -351,14 +355,13 @@ fn the_gradient_of_the_residual_may_take_the_place_of_the_outputs() {
                 inv_std: Slice::of(&inv_std, stream),
                 weight: Slice::of(&weight, stream),
                 bias: Slice::of(&weight, stream),
-                coefficients: Slice::of(&coefficients, stream),
-                dx: SliceMut::of(&mut dx, stream),
+                partial: SliceMut::of(&mut partial, stream),
                 dresidual: Some(SliceMut::of(&mut dresidual, stream)),
                 shape,
                 activation: Activation::Relu.into(),
             };
-            data.launch(kernels).unwrap();
-            let found = (device.read(&dx), device.read(&dresidual));
+            sums.launch(kernels).unwrap();
+            let found = (device.read(&partial), device.read(&dresidual));
             if in_place {
                 dresidual.leak();
             }

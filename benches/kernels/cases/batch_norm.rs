@@ -251,11 +251,12 @@ impl<T: Number> Backward<T> {
         let shape = Columns::new(s.rows, s.channels, s.views)?;
         let (elems, partial, per_view) = (shape.elems(), shape.partial_elems(SUMS), s.views * s.channels);
         let residual = s.then == Then::ResidualRelu;
-        let (read, written) = (2 + usize::from(residual), 1 + usize::from(residual));
+        // Behind a residual the sums read y as well and write dresidual.
+        let passes = if residual { 4 } else { 2 };
         let launches = [
-            Launch::plain(BackwardSums::<T>::signature().0, read * elems * size_of::<T>(), 4 * elems),
+            Launch::plain(BackwardSums::<T>::signature().0, passes * elems * size_of::<T>(), 4 * elems),
             Launch::plain(BackwardFinish::signature().0, partial * size_of::<f32>(), partial),
-            Launch::plain(BackwardData::<T>::signature().0, (read + written) * elems * size_of::<T>(), 6 * elems),
+            Launch::plain(BackwardData::<T>::signature().0, 3 * elems * size_of::<T>(), 6 * elems),
         ];
         Ok(Backward {
             x: device.normals(elems)?,
@@ -293,7 +294,9 @@ impl<T: Number> Case for Backward<T> {
         match index {
             0 => {
                 let partial = SliceMut::of(&mut self.partial, stream);
-                let sums = BackwardSums { x, y, dy, mean, inv_std, weight, bias, partial, shape, activation };
+                let dresidual = self.dresidual.as_mut().map(|memory| SliceMut::of(memory, stream));
+                let sums =
+                    BackwardSums { x, y, dy, mean, inv_std, weight, bias, partial, dresidual, shape, activation };
                 sums.launch(kernels)?;
             }
             1 => {
@@ -309,9 +312,13 @@ impl<T: Number> Case for Backward<T> {
                 finish.launch(kernels)?;
             }
             _ => {
+                // Behind a residual the sums have left the gradient that is to be passed on.
+                let (dy, activation) = match &self.dresidual {
+                    Some(dresidual) => (Slice::of(dresidual, stream), Activation::Identity.into()),
+                    None => (dy, activation),
+                };
                 let data = BackwardData {
                     x,
-                    y,
                     dy,
                     mean,
                     inv_std,
@@ -319,7 +326,6 @@ impl<T: Number> Case for Backward<T> {
                     bias,
                     coefficients: Slice::of(&self.coefficients, stream),
                     dx: SliceMut::of(&mut self.dx, stream),
-                    dresidual: self.dresidual.as_mut().map(|memory| SliceMut::of(memory, stream)),
                     shape,
                     activation,
                 };

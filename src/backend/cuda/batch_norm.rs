@@ -2,7 +2,7 @@
 
 use cudarc::driver::DeviceRepr;
 
-use super::columns::{Columns, THREADS};
+use super::columns::{Columns, FINISH_THREADS, THREADS};
 use super::kernel::{Element, Kernels, Slice, SliceMut, blocks, check_elems, kernel, value_argument};
 use crate::backend::Activation;
 use crate::{Error, Result};
@@ -95,7 +95,7 @@ impl StatisticsFinish<'_> {
         ];
         check_elems(op, &lengths)?;
         // SAFETY: lengths are checked; the grid covers the columns.
-        unsafe { self.enqueue(kernels, m.finish_grid()?, THREADS) }
+        unsafe { self.enqueue(kernels, m.finish_grid()?, FINISH_THREADS) }
     }
 }
 
@@ -149,7 +149,8 @@ kernel! {
 
 impl<T: Element> Normalise<'_, T> {
     /// Launches it.
-    pub fn launch(self, kernels: &Kernels) -> Result<()> {
+    pub fn launch(mut self, kernels: &Kernels) -> Result<()> {
+        self.shape = self.shape.by_rows();
         let m = &self.shape;
         let (elems, channels, per_view) = (m.elems(), m.columns(), m.views() * m.columns());
         let lengths = [
@@ -186,6 +187,8 @@ kernel! {
         bias: Slice<'a, f32>,
         /// `shape.partial_elems(SUMS)`
         partial: SliceMut<'a, f32>,
+        /// Like x, where a residual was added and a ReLU followed: the gradient behind it.
+        dresidual: Option<SliceMut<'a, T>>,
         /// Of x.
         shape: Columns,
         /// What followed.
@@ -207,6 +210,7 @@ impl<T: Element> BackwardSums<'_, T> {
             ("weight", self.weight.elems(), m.columns()),
             ("bias", self.bias.elems(), m.columns()),
             ("partial", self.partial.elems(), m.partial_elems(SUMS)),
+            ("dresidual", self.dresidual.as_ref().map_or(elems, SliceMut::elems), elems),
         ];
         check_elems("batch_norm_backward_sums", &lengths)?;
         // SAFETY: lengths are checked; the grid covers the matrix.
@@ -249,18 +253,16 @@ impl BackwardFinish<'_> {
         ];
         check_elems("batch_norm_backward_finish", &lengths)?;
         // SAFETY: lengths are checked; the grid covers the columns.
-        unsafe { self.enqueue(kernels, m.finish_grid()?, THREADS) }
+        unsafe { self.enqueue(kernels, m.finish_grid()?, FINISH_THREADS) }
     }
 }
 
 kernel! {
-    /// Gradient of the input, and of the residual.
+    /// Gradient of the input.
     BackwardData ['a, T: Element] ['a, T] T::entry("batch_norm_backward_data_f32", "batch_norm_backward_data_bf16"); {
         /// `[views * rows, C]`
         x: Slice<'a, T>,
-        /// The forward's output where a residual was added and a ReLU followed; else x tells what passed.
-        y: Option<Slice<'a, T>>,
-        /// Like x.
+        /// Like x; where [`BackwardSums`] wrote a dresidual, that one.
         dy: Slice<'a, T>,
         /// `[views, C]`
         mean: Slice<'a, f32>,
@@ -274,23 +276,21 @@ kernel! {
         coefficients: Slice<'a, f32>,
         /// Like x.
         dx: SliceMut<'a, T>,
-        /// Like x, where a residual was added.
-        dresidual: Option<SliceMut<'a, T>>,
         /// Of x.
         shape: Columns,
-        /// What followed.
+        /// What followed, unless dy is a dresidual: then nothing.
         activation: ActivationCode,
     }
 }
 
 impl<T: Element> BackwardData<'_, T> {
     /// Launches it.
-    pub fn launch(self, kernels: &Kernels) -> Result<()> {
+    pub fn launch(mut self, kernels: &Kernels) -> Result<()> {
+        self.shape = self.shape.by_rows();
         let m = &self.shape;
         let (elems, per_view) = (m.elems(), m.views() * m.columns());
         let lengths = [
             ("x", self.x.elems(), elems),
-            ("y", self.y.map_or(elems, |y| y.elems()), elems),
             ("dy", self.dy.elems(), elems),
             ("mean", self.mean.elems(), per_view),
             ("inv_std", self.inv_std.elems(), per_view),
@@ -298,7 +298,6 @@ impl<T: Element> BackwardData<'_, T> {
             ("bias", self.bias.elems(), m.columns()),
             ("coefficients", self.coefficients.elems(), COEFFICIENTS * per_view),
             ("dx", self.dx.elems(), elems),
-            ("dresidual", self.dresidual.as_ref().map_or(elems, SliceMut::elems), elems),
         ];
         check_elems("batch_norm_backward_data", &lengths)?;
         // SAFETY: lengths are checked; the grid covers the matrix.

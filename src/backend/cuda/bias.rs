@@ -1,6 +1,6 @@
 //! Launches of kernels/bias.cu.
 
-use super::columns::{Columns, THREADS};
+use super::columns::{Columns, FINISH_THREADS, THREADS};
 use super::kernel::{Element, Kernels, Slice, SliceMut, check_elems, kernel};
 use crate::Result;
 
@@ -72,6 +72,6 @@ impl BiasBackwardFinish<'_> {
         let partial = ("partial", self.partial.elems(), m.partial_elems(1));
         check_elems("bias_backward_finish", &[partial, ("db", self.db.elems(), m.columns())])?;
         // SAFETY: lengths are checked; the grid covers the columns.
-        unsafe { self.enqueue(kernels, m.finish_grid()?, THREADS) }
+        unsafe { self.enqueue(kernels, m.finish_grid()?, FINISH_THREADS) }
     }
 }

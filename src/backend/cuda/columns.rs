@@ -7,14 +7,20 @@ use crate::{Error, Result};
 
 /// Threads side by side in a row.
 const ACROSS: u32 = 16;
-/// Threads of a block, walking or finishing.
+/// Threads of a block that walks.
 pub(super) const THREADS: u32 = 256;
 /// Columns a block finishes.
 const FINISH_COLUMNS: usize = 8;
 /// Rows of a chunk, at least: 8 for each of 16 lanes.
 const MIN_CHUNK: usize = 128;
-/// Blocks of a launch, about, where there are rows enough: as many as the largest device runs at once.
-const BLOCKS: usize = 1024;
+/// Threads of a block that combines chunks.
+pub(super) const FINISH_THREADS: u32 = 1024;
+/// Blocks of a launch, about, where there are rows enough: twice as many as the largest device runs at once.
+const BLOCKS: usize = 2048;
+/// The same where nothing is summed up, so that more blocks cost nothing.
+const BLOCKS_OF_ROWS: usize = 8192;
+/// Rows of a chunk, at least, where nothing is summed up: 4 for each of 16 lanes.
+const MIN_ROWS: usize = 64;
 
 /// A `[views * rows, columns]` matrix in chunks of rows; as in kernels/columns.cuh. Decided by the shape alone, so that
 /// sums are added in the same order on every device.
@@ -47,17 +53,31 @@ impl Columns {
             return Err(Error::shape(op, format!("{views} views of {rows} rows and {columns} columns")));
         }
         product(op, &[views, rows, columns])?;
-        let tiles = columns.div_ceil(ACROSS as usize * if columns.is_multiple_of(4) { 4 } else { 1 });
-        let wanted = (BLOCKS / tiles.saturating_mul(views).max(1)).clamp(1, rows.div_ceil(MIN_CHUNK));
-        let chunk_rows = rows.div_ceil(wanted);
-        Ok(Columns {
+        let matrix = Columns {
             rows: rows as u64,
-            chunk_rows: chunk_rows as u64,
+            chunk_rows: rows as u64,
             columns: size(op, columns)?,
             views: size(op, views)?,
-            chunks: size(op, rows.div_ceil(chunk_rows))?,
+            chunks: 1,
             reserved: 0,
-        })
+        };
+        Ok(matrix.cut(BLOCKS, MIN_CHUNK))
+    }
+
+    /// The same matrix for a kernel that goes through the rows without summing them up.
+    pub(super) fn by_rows(self) -> Self {
+        self.cut(BLOCKS_OF_ROWS, MIN_ROWS)
+    }
+
+    /// In chunks for about so many blocks, each of at least `min_rows`.
+    fn cut(self, blocks: usize, min_rows: usize) -> Self {
+        let (rows, columns, views) = (self.rows as usize, self.columns(), self.views());
+        let tiles = columns.div_ceil(ACROSS as usize * if columns.is_multiple_of(4) { 4 } else { 1 });
+        // A grid's second dimension is bounded.
+        let most = rows.div_ceil(min_rows).clamp(1, 65_535);
+        let wanted = (blocks / tiles.saturating_mul(views).max(1)).clamp(1, most);
+        let chunk_rows = rows.div_ceil(wanted);
+        Columns { chunk_rows: chunk_rows as u64, chunks: rows.div_ceil(chunk_rows) as u32, ..self }
     }
 
     /// Elements of the matrix.

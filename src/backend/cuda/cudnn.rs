@@ -20,9 +20,9 @@ use crate::backend::Window;
 use crate::{Error, Result};
 
 /// Engines that are timed, at most.
-const CANDIDATES: usize = 16;
+const CANDIDATES: usize = 32;
 /// Engines that cuDNN is asked to propose.
-const PROPOSALS: usize = 32;
+const PROPOSALS: usize = 64;
 /// Timed rounds of an engine.
 const ROUNDS: usize = 3;
 /// An engine may ask for this much workspace, at most.

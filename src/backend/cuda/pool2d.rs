@@ -65,11 +65,11 @@ impl MaxPool {
         })
     }
 
-    /// Blocks for `elems` elements in rows of `columns` pixels.
-    fn blocks(&self, op: &'static str, elems: usize, columns: u32) -> Result<(u32, u32, u32)> {
+    /// Blocks for `images` of this many rows and columns.
+    fn blocks(&self, op: &'static str, images: usize, [rows, columns]: [u32; 2]) -> Result<(u32, u32, u32)> {
         let (channels, columns) = (self.channels as usize, columns as usize);
         let vector = if channels.is_multiple_of(4) { 4 } else { 1 };
-        let rows = elems / (columns * channels).max(1);
+        let rows = product(op, &[images, rows as usize])?;
         let across = product(op, &[columns, channels / vector])?;
         u32::try_from(across).map_err(|_| Error::shape(op, format!("rows of {across} elements")))?;
         Ok((blocks(op, product(op, &[rows, across.div_ceil(THREADS as usize)])?, 1)?, 1, 1))
@@ -109,7 +109,9 @@ impl<T: Element> MaxPoolForward<'_, T> {
         let (op, count) = ("max_pool_forward", self.count as usize);
         self.shape.check(op, self.x.elems(), count)?;
         check_elems(op, &[("y", self.y.elems(), count), ("argmax", self.argmax.elems(), count)])?;
-        let grid = self.shape.blocks(op, count, self.shape.q)?;
+        let MaxPool { p, q, channels, .. } = self.shape;
+        let images = count / (p as usize * q as usize * channels as usize).max(1);
+        let grid = self.shape.blocks(op, images, [p, q])?;
         // SAFETY: lengths are checked; the grid covers y.
         unsafe { self.enqueue(kernels, grid, THREADS) }
     }
@@ -137,7 +139,11 @@ impl<T: Element> MaxPoolBackward<'_, T> {
         let (op, count) = ("max_pool_backward", self.count as usize);
         self.shape.check(op, count, self.dy.elems())?;
         check_elems(op, &[("dx", self.dx.elems(), count), ("argmax", self.argmax.elems(), self.dy.elems())])?;
-        let grid = self.shape.blocks(op, count, self.shape.w)?;
+        let MaxPool { h, w, r, s, stride, padding, channels, .. } = self.shape;
+        let images = count / (h as usize * w as usize * channels as usize).max(1);
+        // As the kernel has it: the stem's window by blocks of 2 x 2 pixels.
+        let stem = [r, s, stride, padding] == [3, 3, 2, 1] && channels.is_multiple_of(4);
+        let grid = self.shape.blocks(op, images, if stem { [h.div_ceil(2), w.div_ceil(2)] } else { [h, w] })?;
         // SAFETY: lengths are checked; the grid covers dx.
         unsafe { self.enqueue(kernels, grid, THREADS) }
     }

@@ -119,6 +119,11 @@ pub fn backward(
     let shape = columns(x, views)?;
     let channels = Shape::from([x.shape().last()]);
     let mut partial = cuda.scratch::<f32>(shape.partial_elems(SUMS))?;
+    // Without an activation the residual's gradient is dy itself.
+    let mut masked = match (residual, activation) {
+        (Residual::Added, Activation::Relu) => Some(cuda.tensor(x.shape(), x.buffer().dtype())?),
+        _ => None,
+    };
     by_dtype!(x.buffer().dtype(), T => {
         let sums = BackwardSums::<T> {
             x: x.buffer().slice()?,
@@ -129,6 +134,7 @@ pub fn backward(
             weight: affine.weight.buffer().slice()?,
             bias: affine.bias.buffer().slice()?,
             partial: partial.slice_mut(),
+            dresidual: masked.as_mut().map(|masked| masked.buffer_mut().slice_mut()).transpose()?,
             shape,
             activation: activation.into(),
         };
@@ -147,15 +153,13 @@ pub fn backward(
     };
     finish.launch(cuda.kernels())?;
     let mut dx = cuda.tensor(x.shape(), x.buffer().dtype())?;
-    // Without an activation the residual's gradient is dy itself.
-    let mut dresidual = match (residual, activation) {
-        (Residual::Added, Activation::Relu) => Some(cuda.tensor(x.shape(), x.buffer().dtype())?),
-        _ => None,
+    let (dy, activation) = match masked {
+        Some(masked) => (masked, Activation::Identity),
+        None => (dy, activation),
     };
     by_dtype!(x.buffer().dtype(), T => {
         let data = BackwardData::<T> {
             x: x.buffer().slice()?,
-            y: passed(y, residual, activation)?,
             dy: dy.buffer().slice()?,
             mean: stats.mean.buffer().slice()?,
             inv_std: stats.inv_std.buffer().slice()?,
@@ -163,15 +167,12 @@ pub fn backward(
             bias: affine.bias.buffer().slice()?,
             coefficients: coefficients.slice(),
             dx: dx.buffer_mut().slice_mut()?,
-            dresidual: dresidual.as_mut().map(|d| d.buffer_mut().slice_mut()).transpose()?,
             shape,
             activation: activation.into(),
         };
         data.launch(cuda.kernels())?;
     });
-    if residual == Residual::Added && activation == Activation::Identity {
-        dresidual = Some(dy);
-    }
+    let dresidual = (residual == Residual::Added).then_some(dy);
     Ok(BatchNormGrads { dx, dweight, dbias, dresidual })
 }
 
