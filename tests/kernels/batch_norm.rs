@@ -275,14 +275,14 @@ fn a_large_mean_leaves_a_small_deviation_its_digits() {
     }
 }
 
-/// Distances of some 2,048 from an outlier in the first row, alike in all other rows, are rounded alike wherever they are
-/// added: without the compensation of each block's centre the mean is off by what one of them is rounded by, u 2048.
+/// Where the first row, which distances are taken from, is an outlier, all distances are long and nearly equal. Their mean
+/// is good to half of what a single one is rounded by: sums over lanes and chunks do not add up their errors.
 #[test]
-fn the_mean_of_equal_distances_is_not_rounded_with_their_sum() {
+fn the_mean_behind_a_far_first_row() {
     let device = device();
     let mut p = Problem::new::<f32>([1025, 12, 1], Residual::Absent, Activation::Identity);
-    // Numbers of 8 bits, as bf16 has them: the distances are exact.
-    let value = |column: usize| 1.0 + f32::from(2 * column as u8 + 1) / 128.0;
+    // Distances that take all 24 bits of an f32.
+    let value = |column: usize| (1.0 + f32::from(2 * column as u8 + 1) / 128.0) / 32.0;
     p.x.iter_mut().enumerate().for_each(|(i, x)| *x = if i < 12 { -2048.0 } else { value(i % 12) });
     let ([_, mean, ..], _) = on_device::<f32>(&device, &p);
     for (column, mean) in mean.iter().enumerate() {
