@@ -8,6 +8,7 @@ use crate::tensor::{Storage, Tensor};
 use cudarc::cudnn::sys::cudnnBackendAttributeName_t as A;
 use std::collections::HashMap;
 use std::sync::Arc;
+use vgpu_library::number::Number;
 
 /// A graph whose parts fit together.
 pub struct Graph {
@@ -22,7 +23,7 @@ pub struct Graph {
 /// What a graph is to the engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pattern {
-    /// One convolution. Whether its tensors are f32.
+    /// One convolution. Whether its inputs are f32.
     Convolution { single: bool },
     /// A convolution, perhaps, with pointwise operations and sums around it.
     Fused,
@@ -94,21 +95,18 @@ impl Graph {
             return Err(format!("{convolutions} convolutions in a graph"));
         }
         match self.operations.as_slice() {
-            [Operation::Convolve(c)] => {
-                let numbers = [&c.x, &c.w, &c.y].map(|t| t.elements.number);
-                if numbers.iter().any(|n| *n != numbers[0]) {
-                    return Err(format!(
-                        "a convolution of {}, {} and {}",
-                        numbers[0].name(),
-                        numbers[1].name(),
-                        numbers[2].name()
-                    ));
+            [operation @ Operation::Convolve(c)] => {
+                let result = operation.outputs()[0].elements.number;
+                let inputs: Vec<Number> = operation.inputs().iter().map(|t| t.elements.number).collect();
+                if inputs[0] != inputs[1] || (result != inputs[0] && result != Number::F32) {
+                    let [one, two] = [inputs[0].name(), inputs[1].name()];
+                    return Err(format!("a convolution of {one} and {two} into {}", result.name()));
                 }
                 let places = [&c.x, &c.w, &c.y].map(|t| t.storage);
                 if places.iter().any(|s| *s != Storage::Device) {
                     return Err("a convolution of tensors that are not in device memory".into());
                 }
-                Ok(Pattern::Convolution { single: numbers[0].bytes() == 4 })
+                Ok(Pattern::Convolution { single: inputs[0] == Number::F32 })
             }
             _ => Ok(Pattern::Fused),
         }

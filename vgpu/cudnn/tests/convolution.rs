@@ -18,10 +18,12 @@ fn len(dims: [i64; 4], layout: Layout) -> usize {
 }
 
 impl Data {
-    fn new(dnn: &Dnn, shape: &Shape, number: cudnnDataType_t, layout: Layout) -> Data {
+    fn new(dnn: &Dnn, direction: Direction, shape: &Shape, numbers_of: [cudnnDataType_t; 2], layout: Layout) -> Data {
+        let tensors = [(Direction::Data, shape.x()), (Direction::Filter, shape.w()), (Direction::Forward, shape.y())];
         let mut seed = 0;
-        let buffers = [shape.x(), shape.w(), shape.y()].map(|dims| {
+        let buffers = tensors.map(|(made, dims)| {
             seed += 1;
+            let number = numbers_of[(direction == made) as usize];
             upload(dnn, number, &numbers(len(dims, layout), seed))
         });
         Data { buffers }
@@ -54,12 +56,12 @@ fn roundings(number: cudnnDataType_t, index: i64) -> (f64, f64) {
 }
 
 /// Runs a convolution with each engine that makes a plan, and checks every element of the result, and the gaps.
-fn check(dnn: &Dnn, direction: Direction, shape: &Shape, number: cudnnDataType_t, layout: Layout) {
-    let graph = convolution_graph(dnn, direction, shape, number, layout);
+fn check(dnn: &Dnn, direction: Direction, shape: &Shape, [input, number]: [cudnnDataType_t; 2], layout: Layout) {
+    let graph = convolution_graph_into(dnn, direction, shape, [input, number], layout);
     for config in configs(&graph, CUDNN_HEUR_MODE_A).unwrap() {
         let (index, _) = engine(&config);
         let Ok(plan) = plan(dnn, &config) else { continue };
-        let data = Data::new(dnn, shape, number, layout);
+        let data = Data::new(dnn, direction, shape, [input, number], layout);
         let scratch = dnn.stream.alloc_zeros::<u8>(workspace(&plan).max(1)).unwrap();
         assert_eq!(execute(dnn, &plan, &data.pointers(), address(&scratch)), CUDNN_STATUS_SUCCESS);
         let (result, to) = (data.result(direction), strides(shape.dims(direction), layout));
@@ -108,8 +110,8 @@ fn every_direction_filter_stride_and_padding() {
         Shape { taps: [1, 3], before: [0, 1], after: [0, 1], ..Shape::new(2, 3, [6, 5], 4, 3, 1, 0) },
     ] {
         for direction in DIRECTIONS {
-            for number in [F32, BF16] {
-                check(&dnn, direction, &shape, number, Layout::Nhwc { gap: 0 });
+            for numbers in [[F32; 2], [BF16; 2], [BF16, F32]] {
+                check(&dnn, direction, &shape, numbers, Layout::Nhwc { gap: 0 });
             }
         }
     }
@@ -120,9 +122,9 @@ fn other_layouts() {
     let dnn = dnn();
     let shape = Shape::new(2, 5, [6, 7], 9, 3, 2, 1);
     for direction in DIRECTIONS {
-        for number in [F32, BF16] {
-            check(&dnn, direction, &shape, number, Layout::Nhwc { gap: 3 });
-            check(&dnn, direction, &shape, number, Layout::Nchw);
+        for numbers in [[F32; 2], [BF16; 2], [BF16, F32]] {
+            check(&dnn, direction, &shape, numbers, Layout::Nhwc { gap: 3 });
+            check(&dnn, direction, &shape, numbers, Layout::Nchw);
         }
     }
 }
@@ -138,7 +140,7 @@ fn a_capture_records_and_a_graph_replays() {
                 .unwrap()
         })
         .collect();
-    let data = Data::new(&dnn, &shape, F32, layout);
+    let data = Data::new(&dnn, Direction::Forward, &shape, [F32; 2], layout);
     let gradient = upload(&dnn, F32, &data.buffers[1].values);
     let [x, w, y] = data.pointers();
     dnn.stream.synchronize().unwrap();

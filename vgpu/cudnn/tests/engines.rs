@@ -132,5 +132,5 @@ fn a_graph_that_no_engine_takes_has_none() {
         cudarc::cudnn::sys::cudnnGetLastErrorString(text.as_mut_ptr(), text.len());
         std::ffi::CStr::from_ptr(text.as_ptr()).to_str().unwrap()
     };
-    assert_eq!(text, "cudnnBackendFinalize: a convolution of f32, bf16 and f32");
+    assert_eq!(text, "cudnnBackendFinalize: a convolution of f32 and bf16 into f32");
 }

@@ -235,7 +235,7 @@ pub fn open_graph(dnn: &Dnn, operations: &[&Desc]) -> Desc {
         .set(A::CUDNN_ATTR_OPERATIONGRAPH_OPS, T::CUDNN_TYPE_BACKEND_DESCRIPTOR, &operations)
 }
 
-/// The graph of one convolution of tensors 1 (x), 2 (w) and 3 (y).
+/// The graph of one convolution of tensors 1 (x), 2 (w) and 3 (y), all of one type.
 pub fn convolution_graph(
     dnn: &Dnn,
     direction: Direction,
@@ -243,8 +243,21 @@ pub fn convolution_graph(
     number: cudnnDataType_t,
     layout: Layout,
 ) -> Desc {
-    let [x, w, y] =
-        [(1, shape.x()), (2, shape.w()), (3, shape.y())].map(|(uid, dims)| tensor(uid, number, dims, layout));
+    convolution_graph_into(dnn, direction, shape, [number; 2], layout)
+}
+
+/// The same with a type for the inputs and one for the result.
+pub fn convolution_graph_into(
+    dnn: &Dnn,
+    direction: Direction,
+    shape: &Shape,
+    [input, result]: [cudnnDataType_t; 2],
+    layout: Layout,
+) -> Desc {
+    let number = |made| if direction == made { result } else { input };
+    let x = tensor(1, number(Direction::Data), shape.x(), layout);
+    let w = tensor(2, number(Direction::Filter), shape.w(), layout);
+    let y = tensor(3, number(Direction::Forward), shape.y(), layout);
     let operation = open_operation(direction, &open_convolution(shape).done(), &x, &w, &y).done();
     open_graph(dnn, &[&operation]).done()
 }
