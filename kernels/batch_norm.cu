@@ -18,7 +18,7 @@
 //            divide once a row and wait for itself; E[x^2] - E[x]^2 loses a channel of mean 500 and deviation 0.05.
 //            Chunks are combined in double. x - mean is taken first, for the same reason. f32 otherwise; a fixed order,
 //            so the same bits on every run.
-// Twin       src/backend/cpu/batch_norm.rs      Test tests/kernels/batch_norm.rs      Bench none yet
+// Twin       src/backend/cpu/batch_norm.rs      Test tests/kernels/batch_norm.rs      Bench benches/kernels.rs
 // Source     Ioffe and Szegedy 2015; Chan, Golub and LeVeque 1983, eq. 1.5
 
 #include "columns.cuh"
