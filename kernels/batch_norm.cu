@@ -14,12 +14,12 @@
 //            dresidual may be dy itself: each element is read before it is written, by the same thread.
 // Cost       reads of x 1 (statistics) + 1 (normalise), writes 1; backward reads x and dy twice, writes 1:
 //            3 + 5 elements' bytes; with a residual 1 + 2 more (the residual; y, dresidual); 15 flop an element
-// Numerics   Statistics: of distances from a view's first row, by a compensated two-pass over 8 rows in registers (no
+// Numerics   Statistics: of distances from a view's first row, by a compensated two-pass over 4 rows in registers (no
 //            second read of memory), combined by the pairwise update of Chan, Golub and LeVeque. Welford's update would
 //            divide once a row and wait for itself; E[x^2] - E[x]^2 loses a channel of mean 500 and deviation 0.05.
 //            Chunks are combined in double. x - mean is taken first, for the same reason. f32 otherwise; a fixed order,
 //            so the same bits on every run.
-// Twin       src/backend/cpu/batch_norm.rs      Test tests/kernels/batch_norm.rs      Bench none yet
+// Twin       src/backend/cpu/batch_norm.rs      Test tests/kernels/batch_norm.rs      Bench benches/kernels.rs
 // Source     Ioffe and Szegedy 2015; Chan, Golub and LeVeque 1983, eq. 1.5
 
 #include "columns.cuh"
@@ -37,7 +37,7 @@ template <class T> __device__ __forceinline__ void combine(T& mean, T& m2, T see
     m2 += other_m2 + step * seen * delta;
 }
 
-constexpr u32 HELD = 8;        // rows in registers: 32 of them with V = 4
+constexpr u32 HELD = 4;        // rows in registers: 16 of them with V = 4; with 8 rows fewer blocks fit a multiprocessor
 constexpr u32 STATISTICS = 3;  // quantities of a chunk: mean and sum of squared deviations of x - shift, and shift
 
 template <class T, u32 V> __device__ __forceinline__ void statistics(const T* x, float* partial, const Columns& m) {
@@ -90,24 +90,32 @@ template <class T, u32 V> __device__ __forceinline__ void statistics(const T* x,
     __syncthreads();  // all lanes have written before lane 0 reads
     if (w.lane != 0 || !w.inside) return;
     // Two passes over the lanes, which wait for each other less than one that combines them one by one.
-    const float inverse = 1.0f / float(w.last - w.first);  // lane 0 starts at the chunk's first row
-    float count[ROW_LANES];
+    const float rows = float(w.last - w.first), inverse = 1.0f / rows;  // lane 0 starts at the chunk's first row
+    const auto count = [&](u32 lane) { return float(u32(lane_rows(w.last - w.first, lane))); };
+    float center[V] = {}, first[V] = {};
+#pragma unroll 4
+    for (u32 lane = 0; lane < ROW_LANES; ++lane) {
+        const float share = count(lane) * inverse;
 #pragma unroll
-    for (u32 lane = 0; lane < ROW_LANES; ++lane) count[lane] = float(lane_rows(w.last - w.first, lane));
+        for (u32 i = 0; i < V; ++i) center[i] += share * lanes[0][lane][i][across];
+    }
+#pragma unroll
+    for (u32 i = 0; i < V; ++i) m2[i] = 0.0f;
+#pragma unroll 4
+    for (u32 lane = 0; lane < ROW_LANES; ++lane) {
+        const float rows_of = count(lane), share = rows_of * inverse;
+#pragma unroll
+        for (u32 i = 0; i < V; ++i) {
+            const float delta = lanes[0][lane][i][across] - center[i];
+            first[i] += share * delta;
+            m2[i] += lanes[1][lane][i][across] + rows_of * delta * delta;
+        }
+    }
 #pragma unroll
     for (u32 i = 0; i < V; ++i) {
-        float center = 0.0f, first = 0.0f, spread = 0.0f;
-#pragma unroll
-        for (u32 lane = 0; lane < ROW_LANES; ++lane) center += count[lane] * inverse * lanes[0][lane][i][across];
-#pragma unroll
-        for (u32 lane = 0; lane < ROW_LANES; ++lane) {
-            const float delta = lanes[0][lane][i][across] - center;
-            first += count[lane] * inverse * delta;
-            spread += lanes[1][lane][i][across] + count[lane] * delta * delta;
-        }
         // As above: `first` would be zero, had the center not been rounded.
-        mean[i] = center + first;
-        m2[i] = spread - first * first * float(w.last - w.first);
+        mean[i] = center[i] + first[i];
+        m2[i] -= first[i] * first[i] * rows;
     }
     store<V>(partial + partial_at(m, blockIdx.z, blockIdx.y, 0, STATISTICS) + w.column, mean);
     store<V>(partial + partial_at(m, blockIdx.z, blockIdx.y, 1, STATISTICS) + w.column, m2);

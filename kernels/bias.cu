@@ -6,7 +6,7 @@
 //            bias_backward_finish: grid ceil(columns / 32), block 256. Any size. bias_add may work in place (y = x).
 // Cost       2 sizeof(T) bytes and 1 flop an element (add); sizeof(T) bytes and 1 flop an element (backward)
 // Numerics   f32 within a chunk, double across chunks; a fixed order, so the same bits on every run
-// Twin       src/backend/cpu/mod.rs (linear_*)   Test tests/kernels/bias.rs   Bench none yet
+// Twin       src/backend/cpu/mod.rs (linear_*)   Test tests/kernels/bias.rs   Bench benches/kernels.rs
 // Source     none: definitions
 
 #include "columns.cuh"

@@ -9,7 +9,7 @@
 // Cost       forward 2 sizeof(T) bytes an element, backward 3; about 30 flop an element
 // Numerics   everything from t = e^-|a| <= 1: no overflow, and exact where y rounds to 0 or 1. At an infinite logit the
 //            entropy and its gradient are 0, as 0 log 0 = 0; NaN is carried. f32 an element, sums in double, in order
-// Twin       src/backend/cpu/binary_entropy.rs   Test tests/kernels/binary_entropy.rs   Bench none yet
+// Twin       src/backend/cpu/binary_entropy.rs   Test tests/kernels/binary_entropy.rs   Bench benches/kernels.rs
 // Source     the paper's equations 9-10 with 0 log 0 = 0
 
 #include "common.cuh"

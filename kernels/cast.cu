@@ -7,7 +7,7 @@
 //            images: grid ceil(count / 256), block 256: one pixel a thread
 // Cost       6 bytes an element (cast);  channels + padded * sizeof(T) bytes a pixel (images); 1 flop an element
 // Numerics   the division is correctly rounded, as on the CPU: multiplying by 1/255 is one bit off for 126 levels
-// Twin       src/backend/cpu/mod.rs (upload_images)      Test tests/kernels/cast.rs      Bench none yet
+// Twin       src/backend/cpu/mod.rs (upload_images)      Test tests/kernels/cast.rs      Bench benches/kernels.rs
 // Source     none: definitions
 
 #include "common.cuh"

@@ -19,7 +19,7 @@
 // Numerics   norms and the projection in double; similarities by FMA in f32, or by tensor cores on tf32 or bf16 samples
 //            (weights of the backward too) with f32 sums; the largest term is taken out of every log-sum-exp; NaN is
 //            carried. No atomics and a fixed order, so the same bits on every run
-// Twin       src/backend/cpu/nt_xent.rs      Test tests/kernels/nt_xent.rs      Bench none yet
+// Twin       src/backend/cpu/nt_xent.rs      Test tests/kernels/nt_xent.rs      Bench benches/kernels.rs
 // Source     Chen et al. 2020, eq. 1; online softmax: Milakov and Gimelshein 2018
 
 #include "nt_xent_tile.cuh"

@@ -13,7 +13,7 @@
 //            R S comparisons an output. Average: x once, 1 flop an element
 // Numerics   max pooling is exact; its backward adds in the order of outputs in f32, without atomics: each pixel looks
 //            up the outputs that may have chosen it. Average: f32, 8 partial sums a channel. The same bits on every run
-// Twin       src/backend/cpu/pool2d.rs      Test tests/kernels/pool2d.rs      Bench none yet
+// Twin       src/backend/cpu/pool2d.rs      Test tests/kernels/pool2d.rs      Bench benches/kernels.rs
 // Source     none: definitions; NaN and ties as PyTorch's max_pool2d
 
 #include "common.cuh"

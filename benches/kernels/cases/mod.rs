@@ -8,6 +8,8 @@ mod binary_entropy;
 mod cast;
 pub mod counts;
 mod device;
+mod elementwise;
+mod fold;
 mod nt_xent;
 mod pool2d;
 
@@ -102,9 +104,11 @@ impl Plan {
 pub fn plans(scale: Scale) -> Vec<Plan> {
     let parts = [
         cast::plans(scale),
+        fold::plans(scale),
         batch_norm::plans(scale),
         pool2d::plans(scale),
         bias::plans(scale),
+        elementwise::plans(scale),
         nt_xent::plans(scale),
         binary_entropy::plans(scale),
         adam::plans(scale),
