@@ -9,7 +9,7 @@
 //            weight, bias, dweight, dbias, running_mean, running_var [C] f32; mean, inv_std [views, C] f32;
 //            partial [views, chunks, 3 (statistics) or 2, C] f32 scratch; coefficients [views, 3, C] f32 scratch
 // Launch     grid (ceil(C / 16 V), chunks, views), block 256, V = 4 where C divides by 4, else 1 (columns.cuh; normalise and
-//            backward_data in smaller chunks than the rest); *_finish: grid ceil(C / 8), block 1024; inverse_std: grid
+//            backward_data in smaller chunks than the rest); *_finish: grid ceil(C / 8), block 512; inverse_std: grid
 //            ceil(C / 256), block 256. Any size.
 //            dresidual may be dy itself: each element is read before it is written, by the same thread.
 // Cost       reads of x 1 (statistics) + 1 (normalise), writes 1; backward reads x and dy twice, writes 1:

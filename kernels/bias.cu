@@ -3,7 +3,7 @@
 // Computes   y[r, c] = x[r, c] + b[c];    db[c] = sum_r dy[r, c]
 // Shapes     x, y, dy [rows, columns] f32 or bf16; b, db [columns] f32; partial [chunks, columns] f32 scratch
 // Launch     grid (ceil(columns / 16 V), chunks), block 256, V = 4 where columns divides by 4, else 1 (columns.cuh);
-//            bias_backward_finish: grid ceil(columns / 32), block 256. Any size. bias_add may work in place (y = x).
+//            bias_backward_finish: grid ceil(columns / 8), block 512. Any size. bias_add may work in place (y = x).
 // Cost       2 sizeof(T) bytes and 1 flop an element (add); sizeof(T) bytes and 1 flop an element (backward)
 // Numerics   f32 within a chunk, double across chunks; a fixed order, so the same bits on every run
 // Twin       src/backend/cpu/mod.rs (linear_*)   Test tests/kernels/bias.rs   Bench benches/kernels.rs

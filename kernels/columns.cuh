@@ -68,10 +68,10 @@ __device__ __forceinline__ u64 partial_at(const Columns& m, u32 view, u32 chunk,
     return ((u64(view) * m.chunks + chunk) * quantities + quantity) * m.columns;
 }
 
-// The kernels that combine chunks: 8 columns by 128 lanes, each taking every 128th chunk; grid ceil(columns / 8). What they
+// The kernels that combine chunks: 8 columns by 64 lanes, each taking every 64th chunk; grid ceil(columns / 8). What they
 // take is waiting for memory, not moving it: 32 columns by 8 lanes took 122 us at 64 channels on an H100.
 constexpr u32 FINISH_COLUMNS = 8;
-constexpr u32 FINISH_LANES = 128;
+constexpr u32 FINISH_LANES = 64;
 constexpr u32 FINISH_THREADS = FINISH_COLUMNS * FINISH_LANES;
 
 // The sum over chunks of value(chunk), in double precision, by a tree over the lanes: the same on every device, and in every

@@ -7,7 +7,7 @@
 //            weighted_sum: grid 1, block 1
 // Cost       add_assign 3 sizeof(T) bytes an element, scale 2 sizeof(T); 1 flop an element
 // Numerics   in f32, rounded once; weighted_sum in f64
-// Twin       src/backend/cpu/mod.rs, src/backend/cpu/elementwise.rs      Test none yet      Bench benches/kernels.rs
+// Twin       src/backend/cpu/mod.rs, src/backend/cpu/elementwise.rs      Test tests/kernels/elementwise.rs      Bench benches/kernels.rs
 // Source     none: definitions
 
 #include "common.cuh"

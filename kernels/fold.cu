@@ -14,7 +14,7 @@
 // Launch     images: grid ceil(N I J F / 4 / 256), block 256, four channels a thread; filter: grid ceil(elements / 256), block 256
 // Cost       at least sizeof(x) N H W C + sizeof(y) N I J F bytes (images); filters are small
 // Numerics   the division is correctly rounded, as on the CPU; all else is exact, or rounded once to bf16
-// Twin       src/backend/cpu/conv2d.rs (the convolution itself)      Test none yet      Bench benches/kernels.rs
+// Twin       src/backend/cpu/conv2d/mod.rs (the convolution itself)      Test tests/kernels/fold.rs      Bench benches/kernels.rs
 // Source     the identity above; NVIDIA's ResNet-50 for MLPerf folds its stem alike
 
 #include "common.cuh"

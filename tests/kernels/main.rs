@@ -7,6 +7,8 @@ mod bias;
 mod binary_entropy;
 mod cast;
 mod determinism;
+mod elementwise;
+mod fold;
 mod gradients;
 mod nt_xent;
 mod nt_xent_forms;

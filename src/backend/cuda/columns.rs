@@ -14,7 +14,7 @@ const FINISH_COLUMNS: usize = 8;
 /// Rows of a chunk, at least: 8 for each of 16 lanes.
 const MIN_CHUNK: usize = 128;
 /// Threads of a block that combines chunks.
-pub(super) const FINISH_THREADS: u32 = 1024;
+pub(super) const FINISH_THREADS: u32 = 512;
 /// Blocks of a launch, about, where there are rows enough: twice as many as the largest device runs at once.
 const BLOCKS: usize = 2048;
 /// The same where nothing is summed up, so that more blocks cost nothing.
