@@ -63,6 +63,9 @@ fn binary_entropy_by_its_logits() {
     check("logits", &logits, &gradient, 0.125, loss, |logits| binary_entropy::on_device::<f32>(&device, logits, 1.0).0);
 }
 
+/// What of a problem is moved.
+type Which = fn(&mut Problem) -> &mut Vec<f32>;
+
 /// The loss is sum r y for some r, added up in double.
 #[test]
 fn batch_norm_by_its_input_residual_and_parameters() {
@@ -80,7 +83,7 @@ fn batch_norm_by_its_input_residual_and_parameters() {
         // Each y has an error of its own.
         let size = y.iter().zip(&p.dy).map(|(y, &r)| (y * f64::from(r)).powi(2)).sum::<f64>().sqrt();
         let passed: Vec<bool> = y.iter().map(|&y| y > 0.0).collect();
-        let kinds: [(&str, fn(&mut Problem) -> &mut Vec<f32>); 4] = [
+        let kinds: [(&str, Which); 4] = [
             ("x", |p| &mut p.x),
             ("weight", |p| &mut p.weight),
             ("bias", |p| &mut p.bias),
