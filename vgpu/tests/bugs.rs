@@ -6,8 +6,12 @@ use vgpu::report::{Finding, Kind};
 
 /// A kernel `k(p, n)` of a body; line 100 of `bug.cu` is where the bug is.
 fn program(body: &str) -> String {
+    program_for("7.5", "sm_80", body)
+}
+
+fn program_for(version: &str, target: &str, body: &str) -> String {
     format!(
-        ".version 7.5\n.target sm_80\n.address_size 64\n.const .align 4 .u32 fixed = 5;\n.visible .entry k(.param .u64 p, .param .u32 n)\n{{\n\
+        ".version {version}\n.target {target}\n.address_size 64\n.const .align 4 .u32 fixed = 5;\n.visible .entry k(.param .u64 p, .param .u32 n)\n{{\n\
          .reg .pred %p<8>;\n.reg .b16 %h<8>;\n.reg .b32 %r<16>;\n.reg .f32 %f<8>;\n.reg .b64 %rd<16>;\n\
          .shared .align 16 .b8 sh[1024];\n.local .align 16 .b8 lo[64];\n\
          .loc 1 7 0\nld.param.u64 %rd1, [p];\ncvta.to.global.u64 %rd2, %rd1;\nld.param.u32 %r9, [n];\n\
@@ -16,9 +20,17 @@ fn program(body: &str) -> String {
     )
 }
 
+/// What is found: the same for both devices. Blocks run in order, so that of two that race the second is named.
 fn findings(body: &str, grid: u32, block: u32) -> Vec<Finding> {
-    let buffer = Buffer::of(&[0u32; 256]);
-    launch(&load(&program(body)), "k", config(grid, block), &[Arg::Ptr(&buffer), Arg::U32(256)]).1
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+    let run = |text: &str| {
+        let buffer = Buffer::of(&[0u32; 256]);
+        pool.install(|| launch(&load(text), "k", config(grid, block), &[Arg::Ptr(&buffer), Arg::U32(256)]).1)
+    };
+    let (ours, theirs) = (run(&program(body)), run(&program_for("9.0", "sm_90", body)));
+    let known = |all: &[Finding]| all.iter().map(|f| (f.kind, f.place.clone(), f.thread)).collect::<Vec<_>>();
+    assert_eq!(known(&ours), known(&theirs));
+    ours
 }
 
 /// The bug is found on line 100, by this kernel; returns the finding.
@@ -155,11 +167,70 @@ fn races_in_shared_memory_within_a_warp() {
 #[test]
 fn races_between_blocks() {
     let f = caught(Kind::Race, ".loc 1 100 0\nst.global.u32 [%rd4], %r7;", 2, 32);
-    assert!(f.detail.contains("block"), "{f}");
+    assert_eq!(f.thread, Some(([1, 0, 0], [0; 3])));
+    assert!(f.detail.contains("which block 0 writes"), "{f}");
     fine("st.global.u32 [%rd4], %r1;", 8, 32); // the same numbers
     let halves = "shl.b32 %r4, %r1, 2;\nadd.u32 %r4, %r4, %r7;\nmul.wide.u32 %rd5, %r4, 2;\nadd.s64 %rd5, %rd2, %rd5;\ncvt.u16.u32 %h1, %r7;\nst.global.u16 [%rd5], %h1;";
     fine(halves, 2, 32); // halves of words that belong to two blocks
+    fine(&format!("{halves}\nld.global.u16 %h2, [%rd5];\nst.global.u16 [%rd5], %h1;"), 2, 32);
     fine("atom.global.add.u32 %r4, [%rd2], 1;\nred.global.max.u32 [%rd2], %r1;", 8, 64);
+}
+
+#[test]
+fn races_between_a_block_that_reads_and_one_that_writes() {
+    // Block 3 writes what the others read, whichever comes first. All lanes, a few, one word or several.
+    for (load, store) in [
+        ("ld.global.u32 %r4, [%rd4]", "st.global.u32 [%rd4], %r7"),
+        ("ld.global.u32 %r4, [%rd2+8]", "st.global.u32 [%rd2+8], %r7"),
+        ("ld.global.v4.u32 {%r4, %r5, %r6, %r8}, [%rd2]", "st.global.u32 [%rd2+12], %r7"),
+        ("ld.global.u32 %r4, [%rd2]", "st.global.u16 [%rd2+2], %h1"),
+        ("ld.global.u8 %h2, [%rd2+3]", "st.global.u64 [%rd2], %rd6"),
+    ] {
+        let setup = "setp.eq.u32 %p1, %r7, 3;\ncvt.u16.u32 %h1, %r7;\ncvt.u64.u32 %rd6, %r7;\nmul.lo.u64 %rd6, %rd6, 0x101010101010101;";
+        let before = format!("{setup}\n@!%p1 {load};\n.loc 1 100 0\n@%p1 {store};");
+        let f = caught(Kind::Race, &before, 4, 32);
+        assert_eq!(f.thread.map(|t| t.0), Some([3, 0, 0]), "{store}");
+        assert!(f.detail.contains("which another block reads"), "{f}");
+        let two = format!("{setup}\n@!%p1 {load};\n.loc 1 100 0\n@%p1 {store};").replace("%r7, 3", "%r7, 1");
+        assert!(caught(Kind::Race, &two, 2, 32).detail.contains("which block 0 reads"));
+        let after = format!("{setup}\n@%p1 {store};\n.loc 1 100 0\n@!%p1 {load};").replace("%r7, 3", "%r7, 0");
+        let f = caught(Kind::Race, &after, 2, 32);
+        assert_eq!(f.thread.map(|t| t.0), Some([1, 0, 0]), "{load}");
+        assert!(f.detail.contains("which block 0 writes"), "{f}");
+    }
+    fine("ld.global.u32 %r4, [%rd4];", 16, 32);
+    let own = "mul.lo.u32 %r4, %r7, 32;\nadd.u32 %r4, %r4, %r1;\nmul.wide.u32 %rd5, %r4, 4;\nadd.s64 %rd5, %rd2, %rd5;\n\
+               ld.global.u32 %r5, [%rd5];\nadd.u32 %r5, %r5, %r7;\nst.global.u32 [%rd5], %r5;\nld.global.u32 %r6, [%rd5];";
+    fine(own, 8, 32); // each block what is its own
+}
+
+#[test]
+fn a_race_between_blocks_is_found_by_any_number_of_threads() {
+    let module =
+        load(&program(".loc 1 100 0\nld.global.u32 %r4, [%rd4];\nadd.u32 %r4, %r4, 1;\nst.global.u32 [%rd4], %r4;"));
+    for threads in [1, 2, 4] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        let buffer = Buffer::of(&[0u32; 256]);
+        let run = || launch(&module, "k", config(64, 256), &[Arg::Ptr(&buffer), Arg::U32(256)]).1;
+        assert_eq!(found(Kind::Race, &pool.install(run)).place, "bug.cu:100");
+    }
+}
+
+#[test]
+fn a_copy_into_memory_that_is_in_use() {
+    // Every lane reads the first words; then lane 0's copy may overwrite them at any time from where it begins.
+    let copy = |barrier: &str| {
+        format!(
+            "st.shared.u32 [%r3], %r1;\nbar.sync 0;\nld.shared.u32 %r4, [sh+124];\n{barrier}\nxor.b32 %r5, %r2, 4;\nmov.u32 %r6, sh;\nadd.u32 %r6, %r6, %r5;\n\
+             .loc 1 100 0\ncp.async.ca.shared.global [%r6], [%rd4], 4;\n.loc 1 101 0\ncp.async.wait_all;\nbar.sync 0;\nld.shared.u32 %r8, [%r3];"
+        )
+    };
+    caught(Kind::Race, &copy(""), 1, 32);
+    fine(&copy("bar.sync 0;"), 1, 32);
+    let overwrite =
+        "cp.async.ca.shared.global [%r3], [%rd4], 4;\n.loc 1 100 0\nst.shared.u32 [%r3], %r1;\ncp.async.wait_all;";
+    let f = caught(Kind::Race, overwrite, 1, 32);
+    assert!(f.detail.contains("cp.async of thread 0"), "{f}");
 }
 
 #[test]

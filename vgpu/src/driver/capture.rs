@@ -88,6 +88,11 @@ impl Driver {
         }
     }
 
+    /// Whether a capture can still become a graph.
+    pub fn is_valid(&self, capture: u64) -> bool {
+        self.captures.get(&capture).is_some_and(|c| c.valid)
+    }
+
     /// Work of a stream that captures becomes a node.
     pub fn capture_work(&mut self, stream: u64, capture: u64, work: Work) -> Outcome {
         let c = self.captures.get_mut(&capture).ok_or(CAPTURE_INVALIDATED)?;
@@ -107,7 +112,7 @@ impl Driver {
 
     /// A stream waits for an event of a capture: it takes part from now on.
     pub fn join(&mut self, handle: u64, capture: u64, nodes: &[usize]) -> Outcome {
-        let c = self.captures.get_mut(&capture).ok_or(CAPTURE_INVALIDATED)?;
+        let c = self.captures.get_mut(&capture).ok_or(super::CAPTURED_EVENT)?;
         let tail = c.tails.entry(handle).or_default();
         tail.extend_from_slice(nodes);
         tail.sort_unstable();

@@ -231,14 +231,14 @@ entry_points! {
     fn cuDeviceSetMemPool(_d, _device: c_int, pool: u64) {
         if pool == POOL { Ok(()) } else { Err(INVALID_VALUE) }
     }
-    fn cuMemPoolGetAttribute(_d, pool: u64, attribute: c_uint, value: *mut c_void) {
+    fn cuMemPoolGetAttribute(d, pool: u64, attribute: c_uint, value: *mut c_void) {
         let usage = device::usage();
         let answer = match attribute {
             1..=3 => {
                 // SAFETY: these attributes are ints.
                 return unsafe { put(value.cast::<c_int>(), 1) };
             }
-            4 => u64::MAX, // release threshold: memory is never given back between synchronisations
+            4 => d.release_threshold,
             5 | 7 => usage.used,
             6 | 8 => usage.used_high,
             _ => return Err(INVALID_VALUE),
@@ -247,10 +247,17 @@ entry_points! {
         // SAFETY: these attributes are 64 bits.
         unsafe { put(value.cast::<u64>(), answer) }
     }
-    fn cuMemPoolSetAttribute(_d, pool: u64, attribute: c_uint, _value: *mut c_void) {
-        match (pool, attribute) {
-            (POOL, 1..=4) => Ok(()),
-            (POOL, 6 | 8) => {
+    fn cuMemPoolSetAttribute(d, pool: u64, attribute: c_uint, value: *mut c_void) {
+        if pool != POOL || value.is_null() { return Err(INVALID_VALUE); }
+        match attribute {
+            1..=3 => Ok(()),
+            4 => {
+                // SAFETY: this attribute is 64 bits.
+                d.release_threshold = unsafe { value.cast::<u64>().read() };
+                Ok(())
+            }
+            // SAFETY: as above. A peak can only be forgotten.
+            6 | 8 if unsafe { value.cast::<u64>().read() } == 0 => {
                 device::reset_peak();
                 Ok(())
             }

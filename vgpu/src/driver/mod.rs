@@ -13,6 +13,7 @@ mod module;
 mod names;
 mod own;
 mod queue;
+mod refused;
 mod stream;
 mod work;
 
@@ -39,11 +40,14 @@ pub const INVALID_PTX: Status = 218;
 pub const INVALID_HANDLE: Status = 400;
 pub const NOT_FOUND: Status = 500;
 pub const NOT_READY: Status = 600;
+pub const NOT_SUPPORTED: Status = 801;
 pub const CAPTURE_UNSUPPORTED: Status = 900;
 pub const CAPTURE_INVALIDATED: Status = 901;
 pub const CAPTURE_UNMATCHED: Status = 903;
 pub const CAPTURE_UNJOINED: Status = 904;
+pub const CAPTURE_ISOLATION: Status = 905;
 pub const CAPTURE_IMPLICIT: Status = 906;
+pub const CAPTURED_EVENT: Status = 907;
 pub const UNKNOWN: Status = 999;
 
 /// Everything the driver knows besides device memory.
@@ -60,6 +64,8 @@ pub struct Driver {
     pub pinned: BTreeMap<usize, usize>,
     pub counts: Counts,
     pub calls: Calls,
+    /// What the memory pool was told to keep. Nothing depends on it here.
+    pub release_threshold: u64,
     last_handle: u64,
     random: Option<u64>,
     /// How often the primary context is retained.

@@ -176,12 +176,30 @@ entry_points! {
     fn cuOccupancyMaxPotentialBlockSize(
         d, grid: *mut c_int, threads: *mut c_int, function: u64, _shared_of: *const c_void, _shared: usize, limit: c_int
     ) {
-        let most = d.kernel(function)?.2.max_threads as c_int;
         // SAFETY: the caller's variables.
-        unsafe {
-            put(threads, if limit > 0 { most.min(limit) } else { most })?;
-            put(grid, super::context::MULTIPROCESSORS)
-        }
+        unsafe { potential(d, function, limit, grid, threads) }
+    }
+    fn cuOccupancyMaxPotentialBlockSizeWithFlags(
+        d, grid: *mut c_int, threads: *mut c_int, function: u64, _shared_of: *const c_void, _shared: usize, limit: c_int,
+        _flags: c_uint
+    ) {
+        // SAFETY: the caller's variables.
+        unsafe { potential(d, function, limit, grid, threads) }
+    }
+}
+
+/// The largest block, and as many of them as fill the device.
+///
+/// # Safety
+/// `grid` and `threads` are null or a caller's variables.
+unsafe fn potential(d: &Driver, function: u64, limit: c_int, grid: *mut c_int, threads: *mut c_int) -> Outcome {
+    let most = d.kernel(function)?.2.max_threads as c_int;
+    let most = if limit > 0 { most.min(limit) } else { most };
+    let blocks = super::context::MULTIPROCESSORS * occupancy(d, function, most, 0)?.max(1);
+    // SAFETY: by contract.
+    unsafe {
+        put(threads, most)?;
+        put(grid, blocks)
     }
 }
 

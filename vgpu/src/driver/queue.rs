@@ -199,12 +199,13 @@ impl Driver {
         if let Some((capture, nodes)) = e.captured.clone() {
             return self.join(handle, capture, &nodes);
         }
-        let point = e.point;
+        let Some(point) = e.point else { return Ok(()) }; // never recorded: nothing to wait for
         let stream = self.stream(handle)?;
-        if stream.capture.is_some() {
-            return Err(super::CAPTURE_UNSUPPORTED); // an event from outside of the capture
+        if let Some(capture) = stream.capture {
+            self.invalidate(capture); // an event from outside of the capture
+            return Err(super::CAPTURE_ISOLATION);
         }
-        stream.waits.extend(point);
+        stream.waits.push(point);
         Ok(())
     }
 
@@ -213,7 +214,7 @@ impl Driver {
         let e = self.events.get(&event).ok_or(INVALID_HANDLE)?;
         if let Some((capture, _)) = e.captured {
             self.invalidate(capture);
-            return Err(super::CAPTURE_UNSUPPORTED);
+            return Err(super::CAPTURED_EVENT);
         }
         Ok(e.point.is_none_or(|(h, count)| self.streams.get(&h).is_none_or(|s| s.done >= count)))
     }

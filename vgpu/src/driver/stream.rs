@@ -90,9 +90,9 @@ entry_points! {
         ended.map(drop)
     }
     fn cuStreamIsCapturing(d, stream: u64, to: *mut c_uint) {
-        let capturing = d.stream(stream)?.capture.is_some() as c_uint;
+        let capture = d.stream(stream)?.capture;
         // SAFETY: the caller's variable.
-        unsafe { put(to, capturing) }
+        unsafe { put(to, capture.map_or(0, |c| if d.is_valid(c) { 1 } else { 2 })) }
     }
     fn cuThreadExchangeStreamCaptureMode(_d, mode: *mut c_uint) {
         // SAFETY: the caller's variable.
