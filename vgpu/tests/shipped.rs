@@ -23,6 +23,9 @@ fn stems() -> Vec<String> {
     stems
 }
 
+/// The compiler that build.rs found, if it found one.
+const NVCC: Option<&str> = option_env!("VGPU_NVCC");
+
 fn shipped(stem: &str) -> Arc<Module> {
     let path = kernels().join(format!("ptx/{stem}.ptx"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -30,7 +33,7 @@ fn shipped(stem: &str) -> Arc<Module> {
 }
 
 fn compiled(stem: &str, arch: &str) -> Arc<Module> {
-    let nvcc = option_env!("VGPU_NVCC").expect("an nvcc");
+    let nvcc = NVCC.expect("an nvcc");
     let flags = ["-ptx", "-std=c++17", "-lineinfo", arch, "-o", "-"];
     let output =
         Command::new(nvcc).current_dir(kernels()).args(flags).arg(format!("{stem}.cu")).output().expect("nvcc");

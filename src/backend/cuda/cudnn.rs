@@ -14,6 +14,7 @@ use cudarc::cudnn::sys::{
 };
 use cudarc::driver::{CudaStream, sys::CUevent_flags};
 
+use super::engines::Choice;
 use super::kernel::{Address, Dtype};
 use super::memory::{Pool, Scratch};
 use crate::backend::Window;
@@ -92,9 +93,9 @@ pub struct Convolution {
 pub struct Plan {
     plan: Descriptor,
     workspace: usize,
-    /// Position among cuDNN's proposals.
-    pub engine: usize,
-    /// Of the fastest of its timed rounds.
+    /// Which it is.
+    pub choice: Choice,
+    /// Of the fastest of its timed rounds; 0 where an earlier run timed it.
     pub milliseconds: f32,
 }
 
@@ -273,15 +274,15 @@ impl Convolution {
 
     /// Whether an engine with these notes gives the same bits every time, rounded no more than asked for.
     fn accepts(&self, notes: &[Note]) -> bool {
-        let has = |note| notes.contains(&note);
-        let rounds = has(Note::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)
-            || has(Note::CUDNN_NUMERICAL_NOTE_FFT)
-            || has(Note::CUDNN_NUMERICAL_NOTE_WINOGRAD);
-        let converts =
-            has(Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE) || has(Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS);
-        !has(Note::CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC)
-            && !rounds
-            && !(self.multiplication == Multiplication::Exact && converts)
+        let refused = [
+            Note::CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC,
+            Note::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION,
+            Note::CUDNN_NUMERICAL_NOTE_FFT,
+            Note::CUDNN_NUMERICAL_NOTE_WINOGRAD,
+        ];
+        let rounding = [Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE, Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS];
+        let exact = self.multiplication == Multiplication::Exact;
+        !notes.iter().any(|note| refused.contains(note) || exact && rounding.contains(note))
     }
 }
 
@@ -306,22 +307,18 @@ impl Cudnn {
     /// The fastest engine for a convolution on these tensors, the result among which is overwritten. Errors, with each
     /// engine's reason, if none does it.
     pub fn tune(&self, convolution: &Convolution, operands: Operands, pool: &Arc<Pool>) -> Result<Plan> {
-        let operation = convolution.operation()?;
-        let graph = Descriptor::new(Kind::CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?;
-        graph.set(Name::CUDNN_ATTR_OPERATIONGRAPH_HANDLE, Type::CUDNN_TYPE_HANDLE, &[self.handle])?;
-        graph.set_descriptors(Name::CUDNN_ATTR_OPERATIONGRAPH_OPS, &[&operation])?;
-        let graph = graph.finalize("a graph")?;
+        let graph = self.graph(convolution)?;
         let mut best: Option<Plan> = None;
         let (mut timed, mut refusals) = (0, Vec::new());
-        for heuristic in [Heuristic::CUDNN_HEUR_MODE_A, Heuristic::CUDNN_HEUR_MODE_FALLBACK] {
+        for fallback in [false, true] {
             if best.is_some() {
                 break;
             }
-            for (engine, config) in proposals(&graph, heuristic)?.into_iter().enumerate() {
+            for (engine, config) in proposals(&graph, fallback)?.into_iter().enumerate() {
                 if timed == CANDIDATES {
                     break;
                 }
-                match self.candidate(convolution, &config, engine, operands, pool) {
+                match self.candidate(convolution, &config, Choice { fallback, engine }, operands, pool) {
                     Ok(plan) => {
                         timed += 1;
                         if best.as_ref().is_none_or(|best| plan.milliseconds < best.milliseconds) {
@@ -342,18 +339,37 @@ impl Cudnn {
         &self,
         convolution: &Convolution,
         config: &Descriptor,
-        engine: usize,
+        choice: Choice,
         operands: Operands,
         pool: &Arc<Pool>,
     ) -> Result<Plan> {
-        let notes = notes(config)?;
-        if !convolution.accepts(&notes) {
-            return Err(Error::Device(format!("engine {engine} is {notes:?}")));
-        }
-        let (plan, workspace) = self.plan(config)?;
-        let plan = Plan { plan, workspace, engine, milliseconds: 0.0 };
+        let plan = self.accepted(convolution, config, choice)?;
         let milliseconds = self.time(&plan, operands, pool)?;
         Ok(Plan { milliseconds, ..plan })
+    }
+
+    /// The engine of an earlier choice. Errors if cuDNN does not have it any more.
+    pub fn chosen(&self, convolution: &Convolution, choice: Choice) -> Result<Plan> {
+        let configs = proposals(&self.graph(convolution)?, choice.fallback)?;
+        let config = configs.get(choice.engine).ok_or_else(|| Error::Device(format!("there is no {choice:?}")))?;
+        self.accepted(convolution, config, choice)
+    }
+
+    fn graph(&self, convolution: &Convolution) -> Result<Descriptor> {
+        let operation = convolution.operation()?;
+        let graph = Descriptor::new(Kind::CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?;
+        graph.set(Name::CUDNN_ATTR_OPERATIONGRAPH_HANDLE, Type::CUDNN_TYPE_HANDLE, &[self.handle])?;
+        graph.set_descriptors(Name::CUDNN_ATTR_OPERATIONGRAPH_OPS, &[&operation])?;
+        graph.finalize("a graph")
+    }
+
+    fn accepted(&self, convolution: &Convolution, config: &Descriptor, choice: Choice) -> Result<Plan> {
+        let notes = notes(config)?;
+        if !convolution.accepts(&notes) {
+            return Err(Error::Device(format!("engine {} is {notes:?}", choice.engine)));
+        }
+        let (plan, workspace) = self.plan(config)?;
+        Ok(Plan { plan, workspace, choice, milliseconds: 0.0 })
     }
 
     fn plan(&self, config: &Descriptor) -> Result<(Descriptor, usize)> {
@@ -407,7 +423,8 @@ impl Drop for Cudnn {
 }
 
 /// Engine configurations that cuDNN thinks good for a graph, the best first.
-fn proposals(graph: &Descriptor, heuristic: Heuristic) -> Result<Vec<Descriptor>> {
+fn proposals(graph: &Descriptor, fallback: bool) -> Result<Vec<Descriptor>> {
+    let heuristic = if fallback { Heuristic::CUDNN_HEUR_MODE_FALLBACK } else { Heuristic::CUDNN_HEUR_MODE_A };
     let heuristics = Descriptor::new(Kind::CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?;
     heuristics.set_descriptors(Name::CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, &[graph])?;
     heuristics.set(Name::CUDNN_ATTR_ENGINEHEUR_MODE, Type::CUDNN_TYPE_HEUR_MODE, &[heuristic])?;

@@ -11,6 +11,7 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys::CUdevice
 use super::adam::Chunk;
 use super::cublaslt::{CublasLt, Matrices, Product};
 use super::cudnn::{Convolution, Cudnn, Multiplication, Operands, Plan};
+use super::engines::Engines;
 use super::kernel::{Address, Dtype, Kernels};
 use super::libraries;
 use super::memory::{Buffer, Pool, Scratch};
@@ -27,6 +28,7 @@ pub struct Cuda {
 /// What all handles share. Fields are dropped in order: memory and libraries before the streams.
 pub(super) struct Device {
     plans: RefCell<HashMap<Convolution, std::result::Result<Rc<Plan>, String>>>,
+    pub(super) engines: RefCell<Engines>,
     cudnn: Cudnn,
     cublaslt: RefCell<CublasLt>,
     pub(super) kernels: Kernels,
@@ -37,6 +39,12 @@ pub(super) struct Device {
     pub(super) deferred: RefCell<Vec<(Address, Vec<Chunk>)>>,
     pub(super) compute: Arc<CudaStream>,
     pub(super) copy: Arc<CudaStream>,
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.engines.get_mut().save();
+    }
 }
 
 impl fmt::Debug for Cuda {
@@ -67,9 +75,12 @@ impl Cuda {
         let stream = || context.new_stream().map_err(failed("making a stream"));
         let (compute, copy) = (stream()?, stream()?);
         let pool = Pool::new(Arc::clone(&compute));
+        let cudnn = Cudnn::new(Arc::clone(&compute))?;
+        let name = context.name().map_err(failed("asking the CUDA device"))?;
         let device = Device {
             plans: RefCell::default(),
-            cudnn: Cudnn::new(Arc::clone(&compute))?,
+            engines: RefCell::new(Engines::of(format!("{name}, sm_{major}{minor}, cuDNN {}", cudnn.version()))),
+            cudnn,
             cublaslt: RefCell::new(CublasLt::new(Arc::clone(&compute), &pool)?),
             kernels: Kernels::load(&context, Arc::clone(&compute))?,
             pool,
@@ -134,7 +145,7 @@ impl Cuda {
     /// Whether an engine does a convolution that adds to its result. At its first time one is chosen, on tensors of its own, as
     /// each trial adds.
     pub(super) fn supports(&self, convolution: &Convolution) -> Result<bool> {
-        let Device { plans, cudnn, pool, recording, .. } = &*self.device;
+        let Device { plans, recording, .. } = &*self.device;
         if let Some(plan) = plans.borrow().get(convolution) {
             return Ok(plan.is_ok());
         }
@@ -153,10 +164,23 @@ impl Cuda {
         let Convolution { x, w, y, input, output, .. } = *convolution;
         let (x, w, y) = (scratch(x, output)?, scratch(w, input)?, scratch(y, input)?);
         let operands = Operands { x: x.buffer().address(), w: w.buffer().address(), y: y.buffer().address() };
-        let plan = cudnn.tune(convolution, operands, pool).map(Rc::new).map_err(|why| why.to_string());
+        let plan = self.choose(convolution, operands);
         let supported = plan.is_ok();
         plans.borrow_mut().insert(*convolution, plan);
         Ok(supported)
+    }
+
+    /// The engine an earlier run chose, else the fastest.
+    fn choose(&self, convolution: &Convolution, operands: Operands) -> std::result::Result<Rc<Plan>, String> {
+        let Device { engines, cudnn, pool, .. } = &*self.device;
+        let key = format!("{convolution:?}");
+        let known = engines.borrow().get(&key).and_then(|choice| cudnn.chosen(convolution, choice).ok());
+        let plan = match known {
+            Some(plan) => plan,
+            None => cudnn.tune(convolution, operands, pool).map_err(|why| why.to_string())?,
+        };
+        engines.borrow_mut().set(key, plan.choice);
+        Ok(Rc::new(plan))
     }
 
     /// Runs a convolution; at its first time, chooses an engine for it. Errors if no engine does it.
@@ -167,7 +191,7 @@ impl Cuda {
             Some(plan) => plan,
             None if recording.get() => return Err(Error::Device(format!("{convolution:?} is new in a recorded step"))),
             None => {
-                let plan = cudnn.tune(convolution, operands, pool).map(Rc::new).map_err(|why| why.to_string());
+                let plan = self.choose(convolution, operands);
                 plans.borrow_mut().insert(*convolution, plan.clone());
                 plan
             }
@@ -178,8 +202,10 @@ impl Cuda {
     /// The convolutions met so far, with the engine chosen for each and its time in milliseconds.
     pub fn convolutions(&self) -> Vec<(Convolution, usize, f32)> {
         let plans = self.device.plans.borrow();
-        let mut found: Vec<_> =
-            plans.iter().filter_map(|(c, plan)| plan.as_ref().ok().map(|p| (*c, p.engine, p.milliseconds))).collect();
+        let mut found: Vec<_> = plans
+            .iter()
+            .filter_map(|(c, plan)| plan.as_ref().ok().map(|p| (*c, p.choice.engine, p.milliseconds)))
+            .collect();
         found.sort_by_key(|(c, ..)| (c.direction as u8, c.y, c.x, c.w));
         found
     }

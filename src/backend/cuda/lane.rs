@@ -196,6 +196,8 @@ impl Cuda {
             copy_to_device(self, &chunks, address)?;
         }
         graph.upload().map_err(failed("preparing a recorded step"))?;
+        // All convolutions of a step have been met.
+        device.engines.borrow_mut().save();
         Ok(graph)
     }
 

@@ -4,7 +4,8 @@
 //! - `contract`: the methods of the trait; `ops`: what they do, from shapes to launches
 //! - [`lane`]: steps under way: copies, recording, replay, report
 //! - [`memory`]: the pool
-//! - [`cudnn`], [`cublaslt`]: the parts of the libraries that are called; [`libraries`]: where they are
+//! - [`cudnn`], [`cublaslt`]: the parts of the libraries that are called; [`libraries`]: where they are; [`engines`]: which
+//!   of cuDNN's were chosen
 //! - [`kernel`], [`ptx`]: launching our own kernels; a file for each of kernels/*.cu declares its arguments
 
 pub mod adam;
@@ -18,6 +19,7 @@ pub mod cublaslt;
 pub mod cudnn;
 pub mod device;
 pub mod elementwise;
+pub mod engines;
 pub mod fold;
 pub mod kernel;
 pub mod lane;

@@ -1,0 +1,104 @@
+//! Which cuDNN engine was the fastest for a convolution, remembered between runs.
+//!
+//! Engines round differently, and the timing that chooses among them is not the same twice: without a memory two runs of one
+//! configuration could differ in their last bits. So the choices for a device and a version of cuDNN are kept in a file beside
+//! the packed copies of data (`engines.json` in the cache folder); removing it has them made anew.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::atomic_file::write_atomically;
+use crate::data::cache::Cache;
+
+const FILE: &str = "engines.json";
+
+/// An engine among cuDNN's proposals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Whether it was proposed as a last resort.
+    pub fallback: bool,
+    /// Position among the proposals.
+    pub engine: usize,
+}
+
+/// Choices by device and library, then by convolution.
+type Choices = BTreeMap<String, BTreeMap<String, Choice>>;
+
+/// The choices for one device and library.
+#[derive(Debug)]
+pub struct Engines {
+    path: Option<PathBuf>,
+    device: String,
+    known: BTreeMap<String, Choice>,
+    changed: bool,
+}
+
+impl Engines {
+    /// What earlier runs chose for `device` (its name, with the library's version).
+    pub fn of(device: String) -> Self {
+        Self::in_file(Cache::of_user().map(|cache| cache.folder().join(FILE)), device)
+    }
+
+    fn in_file(path: Option<PathBuf>, device: String) -> Self {
+        let known = path.as_deref().and_then(|path| read(path).remove(&device)).unwrap_or_default();
+        Engines { path, device, known, changed: false }
+    }
+
+    /// The choice for a convolution.
+    pub fn get(&self, convolution: &str) -> Option<Choice> {
+        self.known.get(convolution).copied()
+    }
+
+    /// Remembers a choice, for this process.
+    pub fn set(&mut self, convolution: String, choice: Choice) {
+        self.changed |= self.known.insert(convolution, choice) != Some(choice);
+    }
+
+    /// Writes what is new beside what other runs wrote meanwhile. A cache that cannot be written is no error: then each run
+    /// chooses for itself.
+    pub fn save(&mut self) {
+        let (true, Some(path)) = (self.changed, &self.path) else { return };
+        let mut all = read(path);
+        let ours = all.entry(self.device.clone()).or_default();
+        // Who came first is right: a run may be under way with its choice.
+        self.known.iter().for_each(|(key, &choice)| {
+            ours.entry(key.clone()).or_insert(choice);
+        });
+        let _ = path.parent().map(std::fs::create_dir_all);
+        let text = serde_json::to_string_pretty(&all).unwrap_or_default();
+        let _ = write_atomically(path, |file| writeln!(file, "{text}"));
+        self.changed = false;
+    }
+}
+
+/// A file that is not there, or is no such file, says nothing.
+fn read(path: &Path) -> Choices {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_come_back_and_the_first_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/engines.json");
+        let open = |device: &str| Engines::in_file(Some(path.clone()), device.into());
+        let (mut one, mut two) = (open("a"), open("a"));
+        let choice = |engine| Choice { fallback: false, engine };
+        one.set("x".into(), choice(3));
+        two.set("x".into(), choice(4));
+        two.set("y".into(), choice(5));
+        one.save();
+        two.save();
+        let known = open("a");
+        assert_eq!((known.get("x"), known.get("y"), known.get("z")), (Some(choice(3)), Some(choice(5)), None));
+        assert_eq!(open("b").get("x"), None);
+        std::fs::write(&path, "{ broken").unwrap();
+        assert_eq!(open("a").get("x"), None);
+    }
+}
