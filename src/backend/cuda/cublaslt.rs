@@ -62,7 +62,7 @@ pub struct Product {
     pub bias: Bias,
 }
 
-pub use super::cudnn::Multiplication;
+pub use super::convolution::Multiplication;
 
 /// Whether a bias is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

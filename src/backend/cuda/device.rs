@@ -9,8 +9,9 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys::CUdevice_attribute};
 
 use super::adam::Chunk;
+use super::convolution::{Convolution, Multiplication, Operands};
 use super::cublaslt::{CublasLt, Matrices, Product};
-use super::cudnn::{Convolution, Cudnn, Multiplication, Operands, Plan};
+use super::cudnn::{Cudnn, Plan};
 use super::engines::Engines;
 use super::kernel::{Address, Dtype, Kernels};
 use super::libraries;

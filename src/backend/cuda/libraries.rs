@@ -129,7 +129,7 @@ mod tests {
             std::fs::write(lib.join(name), "").unwrap();
         }
         let folders: Vec<_> = packages_of(root.path()).iter().flat_map(|site| wheel_folders(site)).collect();
-        assert_eq!(folders, [lib.clone()]);
+        assert_eq!(folders, std::slice::from_ref(&lib));
         assert_eq!(matching(&lib, "libcudnn.so"), [lib.join("libcudnn.so.9")]);
         assert!(!open(&lib.join("libcudnn.so.9")), "an empty file is no library");
     }

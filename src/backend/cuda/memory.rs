@@ -286,7 +286,7 @@ mod tests {
     fn classes_waste_at_most_an_eighth() {
         for bytes in (1..70_000).chain([1 << 20, (1 << 20) + 1, 205_520_896, 205_520_897, (1 << 40) - 3]) {
             let class = class(bytes).unwrap();
-            assert!(class >= bytes && class % GRAIN == 0, "{bytes}");
+            assert!(class >= bytes && class.is_multiple_of(GRAIN), "{bytes}");
             assert!(class - bytes < GRAIN || class - bytes <= bytes / 7, "{bytes}: {class}");
             assert_eq!(super::class(class), Some(class), "a class is its own");
         }

@@ -4,7 +4,7 @@
 //! - `contract`: the methods of the trait; `ops`: what they do, from shapes to launches
 //! - [`lane`]: steps under way: copies, recording, replay, report
 //! - [`memory`]: the pool
-//! - [`cudnn`], [`cublaslt`]: the parts of the libraries that are called; [`libraries`]: where they are; [`engines`]: which
+//! - [`convolution`], [`cudnn`], [`cublaslt`]: the parts of the libraries that are called; [`libraries`]: where they are; [`engines`]: which
 //!   of cuDNN's were chosen
 //! - [`kernel`], [`ptx`]: launching our own kernels; a file for each of kernels/*.cu declares its arguments
 
@@ -15,6 +15,7 @@ pub mod binary_entropy;
 pub mod cast;
 pub mod columns;
 mod contract;
+pub mod convolution;
 pub mod cublaslt;
 pub mod cudnn;
 pub mod device;

@@ -4,7 +4,7 @@
 use super::transfer::{add_assign, as_activations, as_f32};
 use super::{CudaTensor, by_dtype};
 use crate::backend::Window;
-use crate::backend::cuda::cudnn::{Convolution, Direction, Operands, Written};
+use crate::backend::cuda::convolution::{Convolution, Direction, Operands, Written};
 use crate::backend::cuda::device::Cuda;
 use crate::backend::cuda::fold::{Fold, FoldFilter, FoldFilterBack, FoldImages};
 use crate::backend::cuda::kernel::Dtype;
