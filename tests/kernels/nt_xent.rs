@@ -286,7 +286,9 @@ fn samples_of_zeros_and_of_extreme_norms() {
     z[..5].fill(0.0);
     z[5..10].iter_mut().for_each(|z| *z *= 1e-20);
     z[10..15].iter_mut().for_each(|z| *z *= 1e20);
-    z[15..20].iter_mut().for_each(|z| *z *= 1e-12);
+    // On both sides of the norm that is clamped, 1e-12; below it nothing is projected out.
+    z[15..20].iter_mut().for_each(|z| *z *= 2e-13);
+    z[20..25].iter_mut().for_each(|z| *z *= 2e-12);
     // The same samples as columns: sample i of a half is its column i.
     let columns: Vec<f32> = (0..z.len()).map(|i| z[(i / 20 * 4 + i % 4) * dim + i % 20 / 4]).collect();
     let by_row = on_device::<F32>(&device, Input::rows(&z, shape), 1.0);
