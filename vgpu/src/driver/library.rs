@@ -69,8 +69,10 @@ impl LibraryCall {
 
     /// Reports the first byte of an operand that is read and was never written.
     fn check_written(&self, o: &Touched, a: &Allocation, base: u64) {
-        let unwritten = o.runs.iter().find_map(|r| a.first_unwritten(base + r.offset, r.bytes));
-        if let (Some(at), true) = (unwritten, o.access & READ != 0) {
+        if o.access & READ == 0 {
+            return;
+        }
+        if let Some(at) = o.runs.iter().find_map(|r| a.first_unwritten(base + r.offset, r.bytes)) {
             let detail = format!("byte {} of {} bytes was never written", at - base, a.len - base);
             self.found(Kind::Uninitialised, &o.name, detail);
         }
