@@ -237,7 +237,7 @@ impl Shared {
     #[inline(always)]
     fn load_run<const W: usize>(&mut self, first: u64, who: Who, out: &mut Words<W>) -> bool {
         let Some([bytes, stamps]) = self.run::<W>(first) else { return false };
-        let (start, epoch, me, per_lane) = (self.start, (who.epoch as u64) << 32, who.stamp(), 4 * W >> self.shift);
+        let (start, epoch, me, per_lane) = (self.start, (who.epoch as u64) << 32, who.stamp(), (4 * W) >> self.shift);
         let mut bad = false;
         for (lane, writes) in self.writes[stamps.clone()].chunks_exact(per_lane).enumerate() {
             for &write in writes {
@@ -260,7 +260,7 @@ impl Shared {
     #[inline(always)]
     fn store_run<const W: usize>(&mut self, first: u64, who: Who, values: &Words<W>) -> bool {
         let Some([bytes, stamps]) = self.run::<W>(first) else { return false };
-        let (epoch, me, per_lane) = ((who.epoch as u64) << 32, who.stamp(), 4 * W >> self.shift);
+        let (epoch, me, per_lane) = ((who.epoch as u64) << 32, who.stamp(), (4 * W) >> self.shift);
         let mut bad = false;
         let (writes, reads) = (&mut self.writes[stamps.clone()], &self.reads[stamps]);
         for (lane, (writes, reads)) in writes.chunks_exact(per_lane).zip(reads.chunks_exact(per_lane)).enumerate() {
@@ -304,11 +304,11 @@ impl Shared {
         who: Who,
         out: &mut Words<W>,
     ) -> u32 {
-        let (n, per_lane, start) = (4 * W, 4 * W >> SHIFT, self.start);
+        let (n, per_lane, start) = (4 * W, (4 * W) >> SHIFT, self.start);
         let (earlier, first) = ((who.epoch as u64) << 32, who.stamp());
         for lane in Lanes(mask) {
             let byte = at[lane] as usize;
-            let Some(bytes) = self.bytes.get(byte..byte.saturating_add(n)).filter(|_| byte % n == 0) else {
+            let Some(bytes) = self.bytes.get(byte..byte.saturating_add(n)).filter(|_| byte.is_multiple_of(n)) else {
                 return from(lane, mask);
             };
             let cell = byte >> SHIFT;
@@ -339,11 +339,11 @@ impl Shared {
         if is_run::<W>(at, mask) && self.store_run(at[0], who, values) {
             return 0;
         }
-        let (n, per_lane, start) = (4 * W, 4 * W >> self.shift, self.start);
+        let (n, per_lane, start) = (4 * W, (4 * W) >> self.shift, self.start);
         let (earlier, first) = ((who.epoch as u64) << 32, who.stamp());
         for lane in Lanes(mask) {
             let to = at[lane] as usize;
-            let Some(bytes) = self.bytes.get_mut(to..to.saturating_add(n)).filter(|_| to % n == 0) else {
+            let Some(bytes) = self.bytes.get_mut(to..to.saturating_add(n)).filter(|_| to.is_multiple_of(n)) else {
                 return from(lane, mask);
             };
             let cell = to >> self.shift;
