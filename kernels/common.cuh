@@ -8,6 +8,8 @@ using u8 = unsigned char;
 using u16 = unsigned short;
 using u32 = unsigned int;
 using u64 = unsigned long long;
+using s32 = int;
+using s64 = long long;
 
 // A bfloat16 in memory: the upper half of an f32.
 struct alignas(2) bf16 {

@@ -11,7 +11,8 @@
 //            back: dw[k, r, s, c] = dv[k, a, e, (b, d, c)] with f (a - A) + b + p = r, f (e - A) + d + p = s
 // Shapes     x [N, H, W, C] uint8, f32 or bf16; y [N, I, J, F], F >= f f C, F a multiple of 4; w, dw [K, R, S, C] f32;
 //            v, dv [K, A + B + 1, A + B + 1, F] f32 or bf16
-// Launch     images: grid ceil(N I J F / 4 / 256), block 256, four channels a thread; filter: grid ceil(elements / 256), block 256
+// Launch     images: grid ceil(N I J / 256), block 256, a folded pixel a thread, where C = 3, f <= 2 and F has no more padding
+//            than tensor cores want; else grid ceil(N I J F / 4 / 256), four channels a thread; filter: grid ceil(elements / 256), block 256
 // Cost       at least sizeof(x) N H W C + sizeof(y) N I J F bytes (images); filters are small
 // Numerics   the division is correctly rounded, as on the CPU; all else is exact, or rounded once to bf16
 // Twin       src/backend/cpu/conv2d/mod.rs (the convolution itself)      Test tests/kernels/fold.rs      Bench benches/kernels.rs
@@ -70,6 +71,47 @@ __device__ __forceinline__ void images(const S* x, T* y, u64 count, const Fold& 
     store<4>(y + four * 4, v);
 }
 
+// The same for sizes known when compiled, a folded pixel a thread: nothing is divided but the pixel's own number.
+template <u32 FACTOR, u32 C, u32 F, class S, class T>
+__device__ __forceinline__ void images_of(const S* x, T* y, u64 count, const Fold& s) {
+    const u64 pixel = u64(blockIdx.x) * THREADS + threadIdx.x;
+    if (pixel >= count / (F / 4)) return;
+    const u32 line = u32(pixel / s.j), j = u32(pixel - u64(line) * s.j), n = line / s.i, i = line - n * s.i;
+    const u32 h = FACTOR * (i - s.border), w = FACTOR * (j - s.border);
+    x += ((s64(n) * s.h + s32(h)) * s.w + s32(w)) * s64(C);
+    float v[F] = {};
+#pragma unroll
+    for (u32 b = 0; b < FACTOR; ++b) {
+#pragma unroll
+        for (u32 d = 0; d < FACTOR; ++d) {
+            // Below zero wraps round to a number larger than any side.
+            if (h + b >= s.h || w + d >= s.w) continue;
+#pragma unroll
+            for (u32 c = 0; c < C; ++c) v[(b * FACTOR + d) * C + c] = level(x[(s64(b) * s.w + d) * C + c]);
+        }
+    }
+#pragma unroll
+    for (u32 f = 0; f < F; f += 4) {
+        const float four[4] = {v[f], v[f + 1], v[f + 2], v[f + 3]};
+        store<4>(y + pixel * F + f, four);
+    }
+}
+
+// The stems of networks on RGB have paths of their own.
+template <class S, class T> __device__ __forceinline__ void any_images(const S* x, T* y, u64 count, const Fold& s) {
+    if (s.c == 3 && s.factor == 2 && s.channels == 16) {
+        images_of<2, 3, 16>(x, y, count, s);
+    } else if (s.c == 3 && s.factor == 2 && s.channels == 12) {
+        images_of<2, 3, 12>(x, y, count, s);
+    } else if (s.c == 3 && s.factor == 1 && s.channels == 8) {
+        images_of<1, 3, 8>(x, y, count, s);
+    } else if (s.c == 3 && s.factor == 1 && s.channels == 4) {
+        images_of<1, 3, 4>(x, y, count, s);
+    } else {
+        images(x, y, count, s);
+    }
+}
+
 template <class T> __device__ __forceinline__ void filter(const float* w, T* v, u64 count, const Fold& s) {
     const u64 at = u64(blockIdx.x) * THREADS + threadIdx.x;
     if (at >= count) return;
@@ -97,22 +139,22 @@ template <class T> __device__ __forceinline__ void back(const T* dv, float* dw, 
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 fold_images_u8_to_f32(const u8* __restrict__ x, float* __restrict__ y, u64 count, Fold shape) {
-    images(x, y, count, shape);
+    any_images(x, y, count, shape);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 fold_images_u8_to_bf16(const u8* __restrict__ x, bf16* __restrict__ y, u64 count, Fold shape) {
-    images(x, y, count, shape);
+    any_images(x, y, count, shape);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 fold_images_f32(const float* __restrict__ x, float* __restrict__ y, u64 count, Fold shape) {
-    images(x, y, count, shape);
+    any_images(x, y, count, shape);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 fold_images_bf16(const bf16* __restrict__ x, bf16* __restrict__ y, u64 count, Fold shape) {
-    images(x, y, count, shape);
+    any_images(x, y, count, shape);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)

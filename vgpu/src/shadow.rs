@@ -243,6 +243,16 @@ impl Shadow {
         Ok(())
     }
 
+    /// Remembers that a block wrote the bytes `want` of a word, less than all.
+    #[inline(always)]
+    pub fn write_part(&self, word: usize, want: u32, who: Accessor) {
+        let cell = &self.writes()[word];
+        if cell.load(Relaxed) != who.written() {
+            // The closure never gives up, so there is no error.
+            let _ = cell.fetch_update(Relaxed, Relaxed, |old| Some(who.after_part(old, want)));
+        }
+    }
+
     /// Remembers and checks a write of `n` bytes. A flaw is none if the bytes were the same before.
     pub fn write(&self, offset: u64, n: u64, who: Accessor) -> Result<(), Flaw> {
         let mut result = Ok(());

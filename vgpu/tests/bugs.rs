@@ -88,7 +88,7 @@ fn use_after_free() {
     let address = Buffer::of(&[0u32; 64]).0.base; // dropped here
     let (_, all) = launch(&module, "k", config(1, 32), &[Arg::U64(address), Arg::U32(0)]);
     let f = found(Kind::UseAfterFree, &all);
-    assert_eq!(f.place, "bug.cu:100");
+    assert_eq!((f.by.as_str(), f.place.as_str(), f.thread), ("kernel `k`", "bug.cu:100", Some(([0; 3], [0; 3]))));
     assert!(f.detail.contains("byte 0 of 256"), "{f}");
 }
 

@@ -274,14 +274,9 @@ fn arguments_of_the_wrong_size_are_refused_where_it_shows() {
     launch(&mut right.clone()).unwrap();
     stream.synchronize().unwrap();
     // A buffer says its size.
+    let key = |n: usize| n as *mut c_void;
     let mut size = 20usize;
-    let mut extra = [
-        1 as *mut c_void,
-        numbers.as_ptr() as *mut c_void,
-        2 as *mut c_void,
-        (&raw mut size).cast(),
-        std::ptr::null_mut(),
-    ];
+    let mut extra = [key(1), numbers.as_ptr() as *mut c_void, key(2), (&raw mut size).cast(), std::ptr::null_mut()];
     // SAFETY: a list as the driver takes it.
     let status = unsafe {
         sys::cuLaunchKernel(

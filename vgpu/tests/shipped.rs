@@ -4,9 +4,10 @@
 mod common;
 use common::*;
 use half::bf16;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use vgpu::ptx::{Module, parse};
 
 fn kernels() -> PathBuf {
@@ -23,23 +24,28 @@ fn stems() -> Vec<String> {
     stems
 }
 
-/// The compiler that build.rs found, if it found one.
-const NVCC: Option<&str> = option_env!("VGPU_NVCC");
-
 fn shipped(stem: &str) -> Arc<Module> {
     let path = kernels().join(format!("ptx/{stem}.ptx"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     Arc::new(parse(&text).unwrap_or_else(|e| panic!("{stem}: {e}")))
 }
 
-fn compiled(stem: &str, arch: &str) -> Arc<Module> {
-    let nvcc = NVCC.expect("an nvcc");
-    let flags = ["-ptx", "-std=c++17", "-lineinfo", arch, "-o", "-"];
+/// Compiled for sm_90, once.
+fn compiled(stem: &str) -> Arc<Module> {
+    static DONE: Mutex<BTreeMap<String, Arc<Module>>> = Mutex::new(BTreeMap::new());
+    let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    done.entry(stem.into()).or_insert_with(|| compile(stem)).clone()
+}
+
+fn compile(stem: &str) -> Arc<Module> {
+    let nvcc: Option<&str> = option_env!("VGPU_NVCC");
+    let nvcc = nvcc.expect("an nvcc");
+    let flags = ["-ptx", "-std=c++17", "-lineinfo", "-arch=compute_90", "-o", "-"];
     let output =
         Command::new(nvcc).current_dir(kernels()).args(flags).arg(format!("{stem}.cu")).output().expect("nvcc");
     assert!(output.status.success(), "{stem}: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("text");
-    Arc::new(parse(&text).unwrap_or_else(|e| panic!("{stem} for {arch}: {e}")))
+    Arc::new(parse(&text).unwrap_or_else(|e| panic!("{stem} for sm_90: {e}")))
 }
 
 fn names(module: &Module) -> Vec<&str> {
@@ -58,7 +64,7 @@ fn every_shipped_kernel_decodes() {
 #[cfg_attr(not(nvcc), ignore = "no nvcc")]
 fn every_kernel_decodes_compiled_for_sm_90() {
     for stem in stems() {
-        let (ours, theirs) = (shipped(&stem), compiled(&stem, "-arch=compute_90"));
+        let (ours, theirs) = (shipped(&stem), compiled(&stem));
         assert_eq!(theirs.target, "sm_90");
         assert_eq!(names(&ours), names(&theirs));
     }
@@ -120,7 +126,7 @@ fn run_some(module: impl Fn(&str) -> Arc<Module>) -> Vec<Vec<u8>> {
 #[test]
 #[cfg_attr(not(nvcc), ignore = "no nvcc")]
 fn kernels_compiled_for_sm_90_compute_the_same_bits() {
-    assert_eq!(run_some(shipped), run_some(|stem| compiled(stem, "-arch=compute_90")));
+    assert_eq!(run_some(shipped), run_some(compiled));
 }
 
 #[test]

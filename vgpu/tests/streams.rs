@@ -147,9 +147,12 @@ fn what_could_run_into_a_capture_is_refused_and_spoils_it() {
     let (_lock, _gpu, context) = gpu();
     let [one, two] = two_streams(&context);
     let calls: [Forbidden; 6] = [
-        // SAFETY, here and below: refused, or taken back at once.
-        ("allocation", |_, _| unsafe { result::malloc_sync(64).and_then(|p| result::free_sync(p)) }.map_err(|e| e.0)),
+        ("allocation", |_, _| {
+            // SAFETY: refused, or taken back at once.
+            unsafe { result::malloc_sync(64).and_then(|p| result::free_sync(p)) }.map_err(|e| e.0)
+        }),
         ("host allocation", |_, _| {
+            // SAFETY: as above.
             unsafe { result::malloc_host(64, 0).and_then(|p| result::free_host(p)) }.map_err(|e| e.0)
         }),
         ("stream", |_, s| s.synchronize().map_err(|e| e.0)),
@@ -171,8 +174,9 @@ fn what_could_run_into_a_capture_is_refused_and_spoils_it() {
     two.synchronize().unwrap();
     assert!(one.end_capture(FLAGS).unwrap().is_some());
     one.begin_capture(RELAXED).unwrap();
-    calls[0].1(&context, &one).unwrap_err(); // releasing waits for all streams, one of which captures
-    one.end_capture(FLAGS).unwrap();
+    calls[0].1(&context, &one).unwrap();
+    calls[1].1(&context, &one).unwrap();
+    assert!(one.end_capture(FLAGS).unwrap().is_some());
     one.begin_capture(THREAD_LOCAL).unwrap();
     std::thread::scope(|s| {
         s.spawn(|| {
@@ -256,6 +260,12 @@ fn copies_on_the_device_carry_what_was_written_and_what_was_not() {
     assert_eq!(stream.clone_dtoh(&whole.slice(6..15)).unwrap(), bytes[3..12]);
     assert!(stream.clone_dtoh(&whole).is_err());
     assert!(gpu.last_report().contains("byte 0 of"), "what nobody wrote stays unwritten in a copy");
+    let _ = context.check_err(); // as above
+    let (at, _) = cudarc::driver::DevicePtr::device_ptr(&from, &stream);
+    // SAFETY: within the allocation; that they overlap is what is seen.
+    unsafe { result::memcpy_dtod_async(at, at + 8, 9, stream.cu_stream()) }.unwrap();
+    assert_eq!(refused(stream.synchronize()), Status::CUDA_ERROR_LAUNCH_FAILED);
+    assert!(gpu.last_report().starts_with("race: a copy at the driver: 9 bytes from"));
 }
 
 #[test]
@@ -266,7 +276,7 @@ fn fills_of_two_and_four_bytes() {
     let d = unsafe { stream.alloc::<u16>(64) }.unwrap();
     let (at, s) = (d.leak(), stream.cu_stream());
     let mut host = [0u16; 64];
-    // SAFETY, for all of these: within the allocation, or refused.
+    // SAFETY: all of these are within the allocation, or refused.
     unsafe {
         sys::cuMemsetD16Async(at, 0xabcd, 32, s).result().unwrap();
         sys::cuMemsetD32Async(at + 64, 0x1234_5678, 16, s).result().unwrap();

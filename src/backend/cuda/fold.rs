@@ -81,6 +81,14 @@ impl Fold {
         Window { kernel: [self.taps as usize; 2], stride: 1, padding: 0 }
     }
 
+    /// Elements of four that a thread writes: as the kernel has it, all of a pixel's for the stems of networks on RGB.
+    fn fours_per_thread(&self) -> usize {
+        match (self.c, self.factor, self.channels) {
+            (3, 2, 12 | 16) | (3, 1, 4 | 8) => self.channels as usize / 4,
+            _ => 1,
+        }
+    }
+
     /// Elements of an image, folded and not.
     fn image_elems(&self) -> (usize, usize) {
         let elems = |[a, b, c]: [u32; 3]| a as usize * b as usize * c as usize;
@@ -149,8 +157,9 @@ impl<S: Pixel, T: Element> FoldImages<'_, S, T> {
             ("count", self.count as usize, images * folded / 4),
         ];
         check_elems(op, &lengths)?;
+        let threads = self.count as usize / self.shape.fours_per_thread();
         // SAFETY: lengths are checked; the grid covers y.
-        unsafe { self.enqueue(kernels, (blocks(op, self.count as usize, THREADS as usize)?, 1, 1), THREADS) }
+        unsafe { self.enqueue(kernels, (blocks(op, threads, THREADS as usize)?, 1, 1), THREADS) }
     }
 }
 

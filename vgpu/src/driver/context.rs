@@ -43,7 +43,7 @@ fn attribute(number: c_uint) -> c_int {
 impl Driver {
     /// The last holder of the context is gone: what is left was forgotten.
     fn end(&mut self) {
-        let _ = self.synchronize_all();
+        let _ = self.drain();
         let mut leaks = Vec::new();
         for a in device::snapshot().iter().filter(|a| !a.of_module) {
             leaks.push(format!("{} bytes of device memory at {:#x}", a.len, a.base));

@@ -133,7 +133,8 @@ entry_points! {
     }
     fn cuMemFree_v2(d, base: u64) {
         if base == 0 { return Ok(()); }
-        let ran = d.synchronize_all(); // as the driver does
+        d.unsafe_in_capture()?;
+        let ran = d.drain(); // as the driver does
         if !d.is_allocation(base) { return Err(INVALID_VALUE); }
         device::remove(base);
         d.calls.frees += 1;
@@ -169,7 +170,8 @@ entry_points! {
         unsafe { put(to, p.cast()) }
     }
     fn cuMemFreeHost(d, p: *mut c_void) {
-        let ran = d.synchronize_all(); // a copy may still be to happen
+        d.unsafe_in_capture()?;
+        let ran = d.drain(); // a copy may still be to happen
         let n = d.pinned.remove(&(p as usize)).ok_or(INVALID_VALUE)?;
         let layout = Layout::from_size_align(n, PAGE).map_err(|_| INVALID_VALUE)?;
         // SAFETY: allocated by `cuMemHostAlloc` with this layout, and no longer in the table.
@@ -186,8 +188,11 @@ entry_points! {
     }
     fn cuMemcpyDtoH_v2(d, to: *mut c_void, from: u64, n: usize) {
         d.unsafe_in_capture()?;
+        let waits = d.calls.synchronisations + 1; // one, however many parts it has here
         d.download(to, from, n, LEGACY)?;
-        d.synchronize(LEGACY)
+        let ran = d.synchronize(LEGACY);
+        d.calls.synchronisations = waits;
+        ran
     }
     fn cuMemcpyDtoHAsync_v2(d, to: *mut c_void, from: u64, n: usize, stream: u64) {
         d.download(to, from, n, stream)

@@ -93,7 +93,8 @@ entry_points! {
         unsafe { put(to, d.load(&text)?) }
     }
     fn cuModuleUnload(d, module: u64) {
-        let ran = d.synchronize_all();
+        d.unsafe_in_capture()?;
+        let ran = d.drain();
         d.unload(module)?;
         ran
     }

@@ -168,6 +168,11 @@ impl Driver {
         if self.streams.values().any(|s| s.capture.is_some()) {
             return Err(super::CAPTURE_UNSUPPORTED);
         }
+        self.drain()
+    }
+
+    /// Waits for all that is in the streams, as a release of memory does.
+    pub fn drain(&mut self) -> Outcome {
         self.calls.synchronisations += 1;
         let all: Vec<Point> = self.streams.iter().map(|(h, s)| (*h, s.issued)).collect();
         all.into_iter().for_each(|p| self.reach(p));

@@ -94,6 +94,9 @@ impl Driver {
             Work::Download { from, to, bytes } => download(from, to as *mut u8, bytes),
             Work::Copy { from, to, bytes } => {
                 if let (Some((a, i)), Some((b, j))) = (range("a copy", from, bytes), range("a copy", to, bytes)) {
+                    if from < to + bytes && to < from + bytes {
+                        report(Kind::Race, "a copy", format!("{bytes} bytes from {from:#x} to {to:#x} overlap"));
+                    }
                     b.copy_from(j, &a, i, bytes);
                 }
             }
@@ -126,12 +129,11 @@ fn set_life(base: u64, life: Life) {
 
 fn fill(to: u64, value: u32, width: u32, count: u64) {
     let Some((a, offset)) = range("a fill", to, count * width as u64) else { return };
-    let pattern = value.to_le_bytes();
-    for i in 0..count {
-        let at = a.host(offset + i * width as u64, width as u64);
-        // SAFETY: `width` bytes within the allocation; no kernel runs while the driver's lock is held.
-        unsafe { std::ptr::copy_nonoverlapping(pattern.as_ptr(), at, width as usize) };
-    }
+    let (pattern, width) = (value.to_le_bytes(), width as usize);
+    let to = a.host(offset, count * width as u64);
+    // SAFETY: these bytes lie within the allocation; no kernel runs while the driver's lock is held.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(to, count as usize * width) };
+    bytes.chunks_exact_mut(width).for_each(|element| element.copy_from_slice(&pattern[..width]));
     a.mark_host(offset, count * width as u64);
 }
 

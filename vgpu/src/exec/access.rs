@@ -149,7 +149,10 @@ impl Block<'_> {
                     global::store_words(memory, &at, mask, self.accessor, &values)
                 } else {
                     let narrow = std::array::from_fn(|lane| [values[lane][0]]);
-                    global::store_halves(memory, &at, mask, self.accessor, &narrow)
+                    match n {
+                        1 => global::store_part::<1>(memory, &at, mask, self.accessor, &narrow),
+                        _ => global::store_halves(memory, &at, mask, self.accessor, &narrow),
+                    }
                 };
                 self.counts.global_written += n as u64 * (mask & !left).count_ones() as u64;
                 left
@@ -205,7 +208,7 @@ vectorised!(load_lanes(block: &mut Block<'_>, w: &mut Warp, a: &Access, pc: u32,
 
 vectorised!(store_lanes(block: &mut Block<'_>, w: &Warp, a: &Access, pc: u32, mask: u32) -> u32 {
     match a.ty.size() * a.count as u32 {
-        2 | 4 => block.store_together::<1>(w, a, pc, mask),
+        1 | 2 | 4 => block.store_together::<1>(w, a, pc, mask),
         8 => block.store_together::<2>(w, a, pc, mask),
         16 => block.store_together::<4>(w, a, pc, mask),
         _ => mask,

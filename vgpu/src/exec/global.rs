@@ -177,12 +177,12 @@ pub fn load_part<const N: u64>(
     0
 }
 
-/// Stores two bytes a lane where lanes are neighbours: pairs of them are words.
+/// Stores two bytes a lane. Where lanes are neighbours, pairs of them are words.
 #[inline(always)]
 pub fn store_halves(memory: &Allocation, at: &[u64; LANES], mask: u32, who: Accessor, values: &Words<1>) -> u32 {
     let neighbours = at.iter().zip(&at[1..]).all(|(a, b)| a.wrapping_add(2) == *b);
     if mask != ALL || !at[0].is_multiple_of(4) || !neighbours {
-        return mask;
+        return store_part::<2>(memory, at, mask, who, values);
     }
     let (mut pairs, mut places) = ([[0]; LANES], [0; LANES]);
     for pair in 0..LANES / 2 {
@@ -191,4 +191,29 @@ pub fn store_halves(memory: &Allocation, at: &[u64; LANES], mask: u32, who: Acce
     }
     let left = store_words::<1>(memory, &places, u32::from(u16::MAX), who, &pairs);
     if left == 0 { 0 } else { ALL << (2 * left.trailing_zeros()) }
+}
+
+/// Stores `N` bytes a lane, less than a word.
+#[inline(always)]
+pub fn store_part<const N: u64>(
+    memory: &Allocation,
+    at: &[u64; LANES],
+    mask: u32,
+    who: Accessor,
+    values: &Words<1>,
+) -> u32 {
+    let shadow = &memory.shadow;
+    for lane in Lanes(mask) {
+        let (word, byte) = ((at[lane] / 4) as usize, at[lane] % 4);
+        if !at[lane].is_multiple_of(N) || at[lane].saturating_add(N) > memory.len {
+            return from(lane, mask);
+        }
+        let (write, read) = (shadow.writes()[word].load(Relaxed), shadow.reads()[word].load(Relaxed));
+        if who.is_foreign(write) | who.is_foreign(read) {
+            return from(lane, mask);
+        }
+        shadow.write_part(word, ((1 << N) - 1) << byte, who);
+        memory.write(at[lane], N as u32, &[values[lane][0] as u64, 0, 0, 0]);
+    }
+    0
 }

@@ -101,19 +101,25 @@ pub fn from_registers<const W: usize>(registers: &Registers, access: &Access) ->
     let size = access.ty.size() as usize;
     let mut words = [[0; W]; LANES];
     for (q, &r) in access.regs.iter().enumerate().take(access.count as usize) {
-        let keep = if size >= 4 { u32::MAX } else { (1 << (8 * size)) - 1 };
         let (at, shift) = (q * size / 4 % W, 8 * (q * size % 4));
-        if access.wide {
-            let row = &registers.wides[r as usize];
-            for (to, &value) in words.iter_mut().zip(row) {
-                to[at] |= (value as u32 & keep) << shift;
-                if size == 8 {
-                    to[(at + 1) % W] = (value >> 32) as u32;
+        match (access.wide, size) {
+            (true, 8) => {
+                let row = &registers.wides[r as usize];
+                for (to, &value) in words.iter_mut().zip(row) {
+                    (to[at], to[(at + 1) % W]) = (value as u32, (value >> 32) as u32);
                 }
             }
-        } else {
-            let row = &registers.words[r as usize];
-            words.iter_mut().zip(row).for_each(|(to, &value)| to[at] |= (value & keep) << shift);
+            (false, 4) => {
+                words.iter_mut().zip(&registers.words[r as usize]).for_each(|(to, &value)| to[at] = value);
+            }
+            (wide, _) => {
+                let keep = if size >= 4 { u32::MAX } else { (1 << (8 * size)) - 1 };
+                for (lane, to) in words.iter_mut().enumerate() {
+                    let value =
+                        if wide { registers.wides[r as usize][lane] as u32 } else { registers.words[r as usize][lane] };
+                    to[at] |= (value & keep) << shift;
+                }
+            }
         }
     }
     words

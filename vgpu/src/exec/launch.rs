@@ -36,7 +36,7 @@ pub struct Counts {
     pub thread_instructions: u64,
     /// Instructions, of each warp.
     pub warp_instructions: u64,
-    /// Floating-point operations of `fma` and `mma` (two for each multiply-add).
+    /// Floating-point operations of `mma` (two for each multiply-add).
     pub flops: u64,
     /// Bytes that loads, copies and atomics read from device memory.
     pub global_read: u64,

@@ -27,7 +27,7 @@ impl Block<'_> {
     /// `d = a b + c` with f32 accumulation: products are exact, sums are rounded to f32 step by step in the order of k.
     /// A tensor core sums in another order with other guard bits: results differ in the last places.
     pub fn mma(&mut self, w: &mut Warp, shape: MmaShape, d: &[Reg; 4], a: &[Reg; 4], b: &[Reg; 2], c: &[Reg; 4]) {
-        let word = |r: Reg, lane: usize| w.registers.words[r as usize][lane];
+        let words = &mut w.registers.words;
         let (mut am, mut bm, mut acc): ([[f32; 16]; 16], [[f32; 8]; 16], Tile) =
             ([[0.0; 16]; 16], [[0.0; 8]; 16], [[0.0; 8]; 16]);
         let (k, bf16, wide) = match shape {
@@ -38,37 +38,38 @@ impl Block<'_> {
             MmaShape::M16N8K8Tf32 => (8, false, true),
             MmaShape::M16N8K4Tf32 => (4, false, true),
         };
-        for lane in 0..LANES {
-            let (group, in_group) = (lane / 4, lane % 4);
-            for q in 0..4 {
-                acc[group + 8 * (q / 2)][in_group * 2 + q % 2] = f32::from_bits(word(c[q], lane));
-                if a[q] == NONE {
-                    continue;
-                }
-                let (row, bits) = (group + 8 * (q % 2), word(a[q], lane));
+        // Register by register: the lanes of one are a loop of fixed length.
+        for q in 0..4 {
+            for (lane, &bits) in words[c[q] as usize].iter().enumerate() {
+                acc[lane / 4 + 8 * (q / 2)][lane % 4 * 2 + q % 2] = f32::from_bits(bits);
+            }
+        }
+        for q in (0..4).filter(|&q| a[q] != NONE) {
+            for (lane, &bits) in words[a[q] as usize].iter().enumerate() {
+                let row = &mut am[lane / 4 + 8 * (q % 2)];
                 if wide {
-                    am[row][in_group + 4 * (q / 2)] = tf32(bits);
+                    row[lane % 4 + 4 * (q / 2)] = tf32(bits);
                 } else {
-                    let column = in_group * 2 + 8 * (q / 2);
-                    am[row][column] = half(bits, bf16);
-                    am[row][column + 1] = half(bits >> 16, bf16);
+                    let column = lane % 4 * 2 + 8 * (q / 2);
+                    (row[column], row[column + 1]) = (half(bits, bf16), half(bits >> 16, bf16));
                 }
             }
-            for q in (0..2).filter(|&q| b[q] != NONE) {
-                let bits = word(b[q], lane);
+        }
+        for q in (0..2).filter(|&q| b[q] != NONE) {
+            for (lane, &bits) in words[b[q] as usize].iter().enumerate() {
+                let (column, in_group) = (lane / 4, lane % 4);
                 if wide {
-                    bm[in_group + 4 * q][group] = tf32(bits);
+                    bm[in_group + 4 * q][column] = tf32(bits);
                 } else {
-                    bm[in_group * 2 + 8 * q][group] = half(bits, bf16);
-                    bm[in_group * 2 + 8 * q + 1][group] = half(bits >> 16, bf16);
+                    let row = in_group * 2 + 8 * q;
+                    (bm[row][column], bm[row + 1][column]) = (half(bits, bf16), half(bits >> 16, bf16));
                 }
             }
         }
         multiply_tile(&am, &bm, k, &mut acc);
-        for lane in 0..LANES {
-            let (group, in_group) = (lane / 4, lane % 4);
-            for q in (0..4).filter(|&q| d[q] != NONE) {
-                w.registers.words[d[q] as usize][lane] = acc[group + 8 * (q / 2)][in_group * 2 + q % 2].to_bits();
+        for q in (0..4).filter(|&q| d[q] != NONE) {
+            for (lane, bits) in words[d[q] as usize].iter_mut().enumerate() {
+                *bits = acc[lane / 4 + 8 * (q / 2)][lane % 4 * 2 + q % 2].to_bits();
             }
         }
         self.counts.flops += 2 * 16 * 8 * k as u64;
