@@ -120,6 +120,12 @@ class Session:
         output = pathlib.Path(log).read_text(errors="replace")
         return Ended(process.returncode, output, time.monotonic() - start, timed_out)
 
+    def reports(self, ended):
+        """Raises if the virtual GPU found something in a rehearsal."""
+        found = sorted({line.strip() for line in ended.output.splitlines() if line.startswith("vgpu:")})
+        if found:
+            raise Failed(f"{len(found)} findings: {found[0]}")
+
     def run(self, command, limit, env=None):
         return self.finish(self.start(command, env), limit)
 

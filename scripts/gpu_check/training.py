@@ -43,6 +43,7 @@ def train(session, name, batch, epochs, limit):
     finally:
         watch.stop()
     check(ended, "disentangle train")
+    session.reports(ended)
     return out, kind, ended, watch
 
 
