@@ -37,7 +37,9 @@ const KINDS: [(Kind, &str, &[&str]); 8] = [
 
 /// `tests/golden` and the directories of `GOLDEN_DIR`.
 pub fn directories() -> Vec<PathBuf> {
-    let mut all = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")];
+    // Cargo names the folder at run time too, and a bundle that travelled names its own.
+    let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let mut all = vec![Path::new(&root).join("tests/golden")];
     let further = std::env::var_os("GOLDEN_DIR").unwrap_or_default();
     all.extend(std::env::split_paths(&further).filter(|path| !path.as_os_str().is_empty()));
     all
