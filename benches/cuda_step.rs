@@ -7,10 +7,11 @@
 use std::time::Instant;
 
 use clap::Parser;
-use disentangle::backend::Backend;
 use disentangle::backend::cuda::Cuda;
+use disentangle::backend::{Backend, Samples};
 use disentangle::config::{Config, Overrides, Precision};
 use disentangle::data::loader::{Batch, Position};
+use disentangle::tensor::Shape;
 use disentangle::train::Trainer;
 use serde_json::json;
 
@@ -31,6 +32,9 @@ struct Args {
     /// Steps that are timed.
     #[arg(long, default_value_t = 30)]
     steps: usize,
+    /// Samples of an NT-Xent of 128 elements each, forward and backward, instead of steps: what memory it takes.
+    #[arg(long, value_name = "2R")]
+    nt_xent: Option<usize>,
     /// Lists the convolutions.
     #[arg(long)]
     convolutions: bool,
@@ -77,8 +81,44 @@ fn time(trainer: &mut Trainer<Cuda>, batch: &Batch<<Cuda as Backend>::Pixels>, s
     (seconds, loss)
 }
 
+/// Time and the pool's report for the instance loss of `samples` samples.
+fn nt_xent(precision: Precision, samples: usize) -> disentangle::Result<()> {
+    let cuda = Cuda::new(0, precision)?;
+    let values: Vec<f64> =
+        (0..samples * 128).map(|i| ((i.wrapping_mul(2_654_435_761) >> 7) % 2001) as f64 - 1000.0).collect();
+    let before = cuda.memory().peak_bytes;
+    let z = cuda.upload(Shape::from([samples, 128]), &values)?;
+    let z = if precision == Precision::Bf16 { cuda.as_activations(&z)? } else { z };
+    let dloss = cuda.full(Shape::SCALAR, 1.0)?;
+    let mut seconds = Vec::new();
+    for _ in 0..3 {
+        let clock = Instant::now();
+        let (loss, saved) = cuda.nt_xent_forward(&z, Samples::Rows, 0.5)?;
+        let dz = cuda.nt_xent_backward(&saved, &dloss, z.shape(), Samples::Rows, 0.5)?;
+        let loss = cuda.scalar(&loss)?;
+        seconds.push((clock.elapsed().as_secs_f64(), loss));
+        drop(dz);
+    }
+    let (best, loss) = seconds.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default();
+    let peak = cuda.memory().peak_bytes - before;
+    println!(
+        "{}",
+        json!({"case": format!("nt_xent 2R = {samples}, d = 128, {precision}"), "ms": 1e3 * best, "loss": loss,
+        "peak_mib": peak as f64 / f64::from(1 << 20)})
+    );
+    Ok(())
+}
+
 fn main() {
     let args = Args::parse();
+    if let Some(samples) = args.nt_xent {
+        for &precision in &args.precision {
+            if let Err(why) = nt_xent(precision, samples) {
+                println!("ignored: {why}");
+            }
+        }
+        return;
+    }
     for precision in &args.precision {
         for &size in &args.batch {
             let cuda = match Cuda::new(0, *precision) {

@@ -16,6 +16,7 @@ use super::engines::Engines;
 use super::kernel::{Address, Dtype, Kernels};
 use super::libraries;
 use super::memory::{Buffer, Pool, Scratch};
+use super::ops::transfer::as_activations;
 use crate::config::Precision;
 use crate::tensor::{Shape, Tensor};
 use crate::{Error, Result};
@@ -198,6 +199,11 @@ impl Cuda {
             }
         };
         cudnn.run(&*plan.map_err(Error::Device)?, operands, pool)
+    }
+
+    /// The same values in the type of this backend's activations.
+    pub fn as_activations(&self, x: &Tensor<Self>) -> Result<Tensor<Self>> {
+        as_activations(self, x)
     }
 
     /// The convolutions met so far, with the engine chosen for each and its time in milliseconds.
