@@ -14,6 +14,7 @@ use super::cudnn::{Convolution, Cudnn, Multiplication, Operands, Plan};
 use super::kernel::{Address, Dtype, Kernels};
 use super::libraries;
 use super::memory::{Buffer, Pool, Scratch};
+use super::ops::transfer::as_activations;
 use crate::config::Precision;
 use crate::tensor::{Shape, Tensor};
 use crate::{Error, Result};
@@ -104,6 +105,11 @@ impl Cuda {
             Precision::Bf16 => Dtype::Bf16,
             Precision::Tf32 | Precision::F32 => Dtype::F32,
         }
+    }
+
+    /// The same values in the type that layers take and give in this precision: a handle to them, or a rounded copy.
+    pub fn to_activations(&self, x: &Tensor<Self>) -> Result<Tensor<Self>> {
+        as_activations(self, x)
     }
 
     pub(super) fn multiplication(&self) -> Multiplication {
