@@ -119,6 +119,11 @@ impl Cuda {
         }
     }
 
+    /// The same values in the type that layers take and give in this precision: a handle to them, or a rounded copy.
+    pub fn to_activations(&self, x: &Tensor<Self>) -> Result<Tensor<Self>> {
+        as_activations(self, x)
+    }
+
     pub(super) fn multiplication(&self) -> Multiplication {
         match self.device.precision {
             Precision::F32 => Multiplication::Exact,

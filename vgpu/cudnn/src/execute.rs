@@ -78,8 +78,9 @@ fn bind(plan: &Plan, pack: &Pack) -> Result<Bound, Refusal> {
             _ => operands.push(operand(t, address, Access::Read)),
         }
     }
+    let access = if graph.adds() { Access::Update } else { Access::Write };
     for t in &graph.outputs {
-        operands.push(operand(t, pack.pointer(t)?, Access::Write));
+        operands.push(operand(t, pack.pointer(t)?, access));
     }
     if plan.workspace > 0 {
         if pack.workspace == 0 {
@@ -96,7 +97,7 @@ fn bind(plan: &Plan, pack: &Pack) -> Result<Bound, Refusal> {
     }
     for (i, one) in operands.iter().enumerate() {
         for other in &operands[i + 1..] {
-            if (one.access == Access::Write || other.access == Access::Write) && one.overlaps(other) {
+            if (one.access != Access::Read || other.access != Access::Read) && one.overlaps(other) {
                 return refused(BAD_PARAM, format!("{} and {} overlap", one.name, other.name));
             }
         }
@@ -152,12 +153,18 @@ fn perform(plan: &Plan, values: &[(i64, f32)], workspace: Option<&Memory>, memor
         Method::Tf32 => Order::Tf32,
         Method::Ordered | Method::Unavailable => Order::Plain,
     };
+    let outputs = || graph.outputs.iter().zip(&memory[device.len()..]);
     for operation in &graph.operations {
         let results = match operation {
             Operation::Convolve(c) => vec![convolve::convolve(c, order, &packed, workspace)],
             other => pointwise::compute(other, &packed),
         };
         for (t, mut result) in operation.outputs().into_iter().zip(results) {
+            // Only a graph of one operation adds.
+            for (_, memory) in outputs().filter(|(output, _)| graph.adds() && output.uid == t.uid) {
+                let before = t.ordered(PACKED).gather(memory);
+                result.iter_mut().zip(before).for_each(|(sum, before)| *sum += before);
+            }
             let number = t.elements.number;
             if number != Number::F32 {
                 result = number.load(&number.store(&result)); // what later operations read is what is stored
@@ -165,7 +172,7 @@ fn perform(plan: &Plan, values: &[(i64, f32)], workspace: Option<&Memory>, memor
             packed.insert(t.uid, result);
         }
     }
-    for (t, memory) in graph.outputs.iter().zip(&memory[device.len()..]) {
+    for (t, memory) in outputs() {
         t.ordered(PACKED).scatter(memory, &packed[&t.uid]);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::descriptor::{Descriptor, Made, Value};
 use crate::engine::Method;
-use crate::operation::Operation;
+use crate::operation::{Operation, Written};
 use crate::status::{BAD_PARAM, Refusal, refused};
 use crate::tensor::{Storage, Tensor};
 use cudarc::cudnn::sys::cudnnBackendAttributeName_t as A;
@@ -108,8 +108,14 @@ impl Graph {
                 }
                 Ok(Pattern::Convolution { single: inputs[0] == Number::F32 })
             }
+            all if all.iter().any(adds) => Err("a convolution that adds to its result, among others".into()),
             _ => Ok(Pattern::Fused),
         }
+    }
+
+    /// Whether results are added to what is in their memory.
+    pub fn adds(&self) -> bool {
+        self.operations.iter().any(adds)
     }
 
     /// What it answers once it is finalised.
@@ -122,6 +128,10 @@ impl Graph {
     pub fn name(&self) -> String {
         self.operations.iter().map(Operation::name).collect::<Vec<_>>().join(", ")
     }
+}
+
+fn adds(operation: &Operation) -> bool {
+    matches!(operation, Operation::Convolve(c) if c.written == Written::Added)
 }
 
 fn same(t: &Tensor, other: &Tensor) -> Result<(), Refusal> {

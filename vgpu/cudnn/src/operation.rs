@@ -26,10 +26,20 @@ pub enum Direction {
     BackwardFilter,
 }
 
+/// What becomes of what was in a result's memory: beta.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// 0: it is overwritten.
+    Over,
+    /// 1: the result is added to it.
+    Added,
+}
+
 /// A convolution of tensors.
 #[derive(Clone, Debug)]
 pub struct Convolve {
     pub direction: Direction,
+    pub written: Written,
     pub convolution: Arc<Convolution>,
     pub x: Arc<Tensor>,
     pub w: Arc<Tensor>,
@@ -158,11 +168,16 @@ impl Convolve {
                 A::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
             ],
         };
-        if (d.real(alpha, 1.0), d.real(beta, 0.0)) != (1.0, 0.0) {
-            return refused(NOT_SUPPORTED, "an alpha besides 1 and a beta besides 0 are not covered by this stand-in");
-        }
+        let written = match (d.real(alpha, 1.0), d.real(beta, 0.0)) {
+            (1.0, 0.0) => Written::Over,
+            (1.0, 1.0) => Written::Added,
+            _ => {
+                let detail = "an alpha besides 1 and a beta besides 0 and 1 are not covered by this stand-in";
+                return refused(NOT_SUPPORTED, detail);
+            }
+        };
         let convolution = d.made(parameters, |m| if let Made::Convolution(c) = m { Some(c.clone()) } else { None })?;
-        let one = Convolve { direction, convolution, x: d.tensor(x)?, w: d.tensor(w)?, y: d.tensor(y)? };
+        let one = Convolve { direction, written, convolution, x: d.tensor(x)?, w: d.tensor(w)?, y: d.tensor(y)? };
         one.check()?;
         Ok(one)
     }

@@ -129,6 +129,41 @@ fn other_layouts() {
     }
 }
 
+/// With beta 1 a result is what was there and the convolution, rounded once; what was there must have been written.
+#[test]
+fn a_result_may_be_added() {
+    let dnn = dnn();
+    let (shape, layout) = (Shape::new(2, 5, [7, 6], 3, 3, 2, 1), Layout::Nhwc { gap: 0 });
+    for direction in DIRECTIONS {
+        for number in [F32, BF16] {
+            let [x, w, y] =
+                [(1, shape.x()), (2, shape.w()), (3, shape.y())].map(|(uid, dims)| tensor(uid, number, dims, layout));
+            let operation = open_operation_by(direction, 1.0, &open_convolution(&shape).done(), &x, &w, &y).done();
+            let graph = open_graph(&dnn, &[&operation]).done();
+            let plan = plan(&dnn, &configs(&graph, CUDNN_HEUR_MODE_FALLBACK).unwrap()[0]).unwrap();
+            let data = Data::new(&dnn, &shape, number, layout);
+            assert_eq!(execute(&dnn, &plan, &data.pointers(), 0), CUDNN_STATUS_SUCCESS);
+            let result = data.result(direction);
+            let to = strides(shape.dims(direction), layout);
+            let added = convolve(direction, &shape, data.inputs(direction, &shape, layout), to);
+            for ((got, before), (sum, size, terms)) in result.download(&dnn).iter().zip(&result.values).zip(added) {
+                let exact = f64::from(*before) + sum;
+                let (_, rounding) = roundings(number, 0);
+                let tolerance =
+                    (size + exact.abs()) * (2 * terms + 3) as f64 * 0.5f64.powi(24) + exact.abs() * rounding;
+                assert!((f64::from(*got) - exact).abs() <= tolerance * 1.01, "{direction:?}: {got} for {exact}");
+            }
+            assert_eq!(dnn.gpu.last_report(), "");
+            // SAFETY: never read by the test; that the library reads it is what is reported.
+            let unwritten = unsafe { dnn.stream.alloc::<u8>(result.device.len()) }.unwrap();
+            let of_result = |(uid, at)| (uid, if at == result.at() { address(&unwritten) } else { at });
+            assert_eq!(execute(&dnn, &plan, &data.pointers().map(of_result), 0), CUDNN_STATUS_SUCCESS);
+            let _ = dnn.stream.synchronize();
+            assert!(dnn.gpu.last_report().contains("uninitialised read"), "{direction:?}");
+        }
+    }
+}
+
 #[test]
 fn a_capture_records_and_a_graph_replays() {
     let dnn = dnn();

@@ -192,6 +192,7 @@ fn operations_are_checked() {
     let forward = || open_operation(Direction::Forward, &convolution, &x, &w, &y);
     let alpha = A::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA;
     refused(&dnn, forward().set(alpha, T::CUDNN_TYPE_DOUBLE, &[2f64]), not, "an alpha besides 1");
+    refused(&dnn, open_operation_by(Direction::Forward, 0.5, &convolution, &x, &w, &y), not, "a beta besides 0 and 1");
     let stale = A::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X;
     let operation = forward();
     let ty = T::CUDNN_TYPE_BACKEND_DESCRIPTOR;

@@ -183,6 +183,11 @@ pub fn open_convolution(shape: &Shape) -> Desc {
 
 /// A convolution of tensors, not finalised.
 pub fn open_operation(direction: Direction, convolution: &Desc, x: &Desc, w: &Desc, y: &Desc) -> Desc {
+    open_operation_by(direction, 0.0, convolution, x, w, y)
+}
+
+/// A convolution of tensors that keeps a share (beta) of what was there, not finalised.
+pub fn open_operation_by(direction: Direction, kept: f32, convolution: &Desc, x: &Desc, w: &Desc, y: &Desc) -> Desc {
     let (kind, [alpha, beta, parameters, to_x, to_w, to_y]) = match direction {
         Direction::Forward => (
             D::CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
@@ -220,7 +225,7 @@ pub fn open_operation(direction: Direction, convolution: &Desc, x: &Desc, w: &De
     };
     Desc::new(kind)
         .set(alpha, T::CUDNN_TYPE_FLOAT, &[1f32])
-        .set(beta, T::CUDNN_TYPE_FLOAT, &[0f32])
+        .set(beta, T::CUDNN_TYPE_FLOAT, &[kept])
         .with(parameters, convolution)
         .with(to_x, x)
         .with(to_w, w)

@@ -1,0 +1,181 @@
+//! The program as a user runs it, with `--device cuda`, unmodified: where there is no GPU, the loader is told of the virtual
+//! one before it starts.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::virtual_gpu;
+
+/// Options of a run of 4 steps.
+const TINY: &str =
+    "--data shapes:16 --set base_width=2 --image-size 32 --batch-size 4 --set eval.restarts=1 --epochs 1";
+
+/// Drivers and libraries that stand in for CUDA's, beside this test's own program.
+const LIBRARIES: [&str; 3] = ["libvgpu.so", "libvgpu_cudnn.so", "libvgpu_cublaslt.so"];
+
+/// Whether a command finds a driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Driver {
+    Here,
+    Missing,
+}
+
+/// What a command left behind.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// Where commands run; removed with all they wrote.
+struct Folder(tempfile::TempDir);
+
+/// The program: where cargo built it, or beside this test where both were taken elsewhere.
+fn program() -> PathBuf {
+    let built = Path::new(env!("CARGO_BIN_EXE_disentangle"));
+    if built.exists() { built.into() } else { std::env::current_exe().unwrap().with_file_name("disentangle") }
+}
+
+/// The stand-ins, as `LD_PRELOAD` takes them.
+fn stand_ins() -> String {
+    let given = std::env::var_os("VGPU_LIBRARY").map(PathBuf::from);
+    let folder = given.as_deref().and_then(Path::parent).map(Path::to_path_buf);
+    let folder = folder.unwrap_or_else(|| std::env::current_exe().unwrap().parent().unwrap().to_path_buf());
+    LIBRARIES.map(|name| folder.join(name).display().to_string()).join(":")
+}
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    /// Runs `disentangle` with `words`, which are separated by spaces.
+    fn run(&self, words: &str, driver: Driver) -> Said {
+        let mut command = Command::new(program());
+        command.current_dir(self.0.path()).args(words.split_whitespace());
+        command.env("DISENTANGLE_CACHE", self.0.path().join("cache"));
+        match (driver, virtual_gpu()) {
+            (Driver::Here, Some(_)) => command.env("LD_PRELOAD", stand_ins()),
+            (Driver::Here, None) => &mut command,
+            // A real driver cannot be hidden, but its devices can.
+            (Driver::Missing, _) => command.env("CUDA_VISIBLE_DEVICES", "-1").env_remove("LD_PRELOAD"),
+        };
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        let [out, err] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        assert!(!err.contains("panicked"), "{words}: {err}");
+        assert!(!err.lines().any(|line| line.starts_with("vgpu: ")), "{words}: {err}");
+        Said { code: status.code(), out, err }
+    }
+
+    /// As [`Folder::run`], of a command that ends well.
+    #[track_caller]
+    fn done(&self, words: &str) -> Said {
+        let said = self.run(words, Driver::Here);
+        assert_eq!(said.code, Some(0), "{words}: {}", said.err);
+        said
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.0.path().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    /// Lines of a run's log of this kind.
+    fn records(&self, run: &str, kind: &str) -> Vec<Value> {
+        let text = String::from_utf8(self.read(&format!("{run}/metrics.jsonl"))).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .filter(|line: &Value| line["kind"] == kind)
+            .collect()
+    }
+}
+
+#[test]
+fn a_model_is_trained_scored_and_used() {
+    let folder = Folder::new();
+    let said = folder.done(&format!("train {TINY} --device cuda --out run"));
+    assert!(said.err.contains("device: ") && !said.err.contains("device: CPU"), "{}", said.err);
+    assert!(!said.err.contains("kernel by kernel"), "steps are not recorded: {}", said.err);
+    let steps = folder.records("run", "step");
+    assert_eq!(steps.len(), 4);
+    assert!(steps.iter().all(|step| step["loss"].as_f64().is_some_and(f64::is_finite)), "{steps:?}");
+    let json: Value = serde_json::from_str(&folder.done("eval run --json --device cuda").out).unwrap();
+    assert_eq!(json, serde_json::from_slice::<Value>(&folder.read("run/results.json")).unwrap());
+    let said = folder.done("embed run --data shapes:10 --device cuda --out on_cuda");
+    assert!(said.out.contains("10 images"), "{}", said.out);
+    for (name, columns) in [("h", 16), ("z", 4), ("y", 4)] {
+        let bytes = folder.read(&format!("on_cuda/{name}.npy"));
+        let file = npyz::NpyFile::new(&bytes[..]).unwrap();
+        assert_eq!(file.shape(), [10, columns]);
+        assert!(file.into_vec::<f32>().unwrap().iter().all(|value| value.is_finite()));
+    }
+}
+
+/// A run that stopped at an epoch goes on where it was: with the same steps, and losses as of the run that never stopped but for
+/// the engines that cuDNN's timing chose in each process, whose sums have another order. And a network trained on one device
+/// gives the same embeddings on the other, but for some hundred roundings that batch norms magnify.
+#[test]
+fn a_run_is_resumed_and_its_model_used_elsewhere() {
+    let folder = Folder::new();
+    let tiny = TINY.replace("--epochs 1", "--epochs 2 --set keep=0 --precision f32");
+    folder.done(&format!("train {tiny} --device cuda --out run"));
+    let whole = folder.records("run", "step");
+    std::fs::remove_file(folder.0.path().join("run/checkpoint-epoch0002.safetensors")).unwrap();
+    let said = folder.done("train --resume --out run --device cuda");
+    assert!(said.err.contains("resuming after step 4"), "{}", said.err);
+    let resumed = folder.records("run", "step");
+    assert_eq!((whole.len(), resumed.len()), (8, 8));
+    for (whole, resumed) in whole.iter().zip(&resumed) {
+        ["epoch", "step", "learning_rate"].iter().for_each(|key| assert_eq!(whole[key], resumed[key]));
+        let [whole, resumed] = [whole, resumed].map(|step| step["loss"].as_f64().unwrap());
+        assert!((whole - resumed).abs() <= 1e-3 * whole.abs(), "{resumed} for {whole}");
+    }
+    folder.done("embed run --data shapes:10 --device cuda --out on_cuda");
+    folder.done("embed run --data shapes:10 --device cpu --out on_cpu");
+    let [cuda, cpu] = ["on_cuda", "on_cpu"]
+        .map(|out| npyz::NpyFile::new(&folder.read(&format!("{out}/h.npy"))[..]).unwrap().into_vec::<f32>().unwrap());
+    let largest = cpu.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    let apart = cuda.iter().zip(&cpu).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+    assert!(apart <= 1e-4 * largest, "{apart} of {largest}");
+}
+
+#[test]
+fn without_a_driver_the_cpu_is_taken_or_an_error_says_what_to_install() {
+    let folder = Folder::new();
+    let said = folder.run(&format!("train {TINY} --device auto --out run"), Driver::Missing);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let line = said.err.lines().find(|line| line.contains("device: CPU")).unwrap_or_else(|| panic!("{}", said.err));
+    assert!(line.contains("driver"), "no reason in: {line}");
+    let said = folder.run(&format!("train {TINY} --device cuda --out other"), Driver::Missing);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    let error = said.err.lines().last().unwrap_or_default();
+    assert!(error.starts_with("error: ") && error.contains("driver"), "{error}");
+    assert!(virtual_gpu().is_none() || error.contains("install"), "{error}");
+    assert!(!folder.0.path().join("other").exists(), "a run was begun");
+}
+
+#[test]
+fn info_names_devices_and_what_is_missing() {
+    let folder = Folder::new();
+    let said = folder.done("info");
+    for part in
+        ["cuda     ready (--device auto takes it)", "driver for CUDA", "cuda:0: ", "sm_", "cuDNN 9.", "cuBLASLt "]
+    {
+        assert!(said.out.contains(part), "no `{part}` in {}", said.out);
+    }
+    let said = folder.run("info", Driver::Missing);
+    assert_eq!(said.code, Some(0));
+    for part in ["cpu      ready (--device auto takes it)", "cuda     not usable", "driver"] {
+        assert!(said.out.contains(part), "no `{part}` in {}", said.out);
+    }
+}
+
+#[test]
+fn a_device_that_is_not_there_is_an_error() {
+    let folder = Folder::new();
+    let said = folder.run(&format!("train {TINY} --device cuda:17 --out run"), Driver::Here);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("error: "), "{}", said.err);
+}
