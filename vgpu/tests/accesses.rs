@@ -27,7 +27,10 @@ const PLACES: [fn(u64) -> u64; 8] = [
     |lane| lane / 2,
     |_| 5,
 ];
-const MASKS: [(&str, fn(u64) -> bool); 3] = [
+/// What sets `%p1`, and the lanes for which it holds.
+type Mask = (&'static str, fn(u64) -> bool);
+
+const MASKS: [Mask; 3] = [
     ("setp.lt.u32 %p1, %r1, 32;", |_| true),
     ("setp.lt.u32 %p1, %r1, 19;", |lane| lane < 19),
     ("rem.u32 %r2, %r1, 3;\nsetp.eq.u32 %p1, %r2, 1;", |lane| lane % 3 == 1),
