@@ -288,6 +288,18 @@ fn a_shuffle_waits_for_lanes_that_come_by_another_way() {
 }
 
 #[test]
+fn registers_that_nobody_wrote_hold_the_same_in_every_block() {
+    let module = load(&program(
+        "mul.lo.u32 %r4, %r7, 32;\nadd.u32 %r4, %r4, %r1;\nmul.wide.u32 %rd5, %r4, 4;\nadd.s64 %rd5, %rd2, %rd5;\n\
+         st.global.u32 [%rd5], %r8;\nmov.u32 %r8, %r7;",
+    ));
+    let buffer = Buffer::of(&[0u32; 256]);
+    clean(&module, "k", config(8, 32), &[Arg::Ptr(&buffer), Arg::U32(0)]);
+    let seen = buffer.read::<u32>();
+    assert!(seen.iter().all(|v| *v == seen[0]), "{seen:?}");
+}
+
+#[test]
 fn traps() {
     let f = caught(Kind::Trap, "setp.eq.u32 %p1, %r1, 9;\n.loc 1 100 0\n@%p1 trap;", 1, 32);
     assert_eq!(f.thread, Some(([0; 3], [9, 0, 0])));

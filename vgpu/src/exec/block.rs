@@ -136,8 +136,10 @@ impl<'a> Block<'a> {
     }
 
     fn start(&self, w: &mut Warp, index: u64) {
-        w.registers.words.copy_from_slice(&self.template.words);
-        w.registers.wides.copy_from_slice(&self.template.wides);
+        if self.grid.kernel.resets {
+            w.registers.words.copy_from_slice(&self.template.words);
+            w.registers.wides.copy_from_slice(&self.template.wides);
+        }
         w.registers.preds.copy_from_slice(&self.template.preds);
         w.live = w.all;
         w.current = Group { pc: 0, mask: w.all, parked: false };

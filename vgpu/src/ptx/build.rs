@@ -4,7 +4,7 @@ use super::parse::Operand;
 use super::{Bank, Kernel, Loc, Param, PtxResult, Special, Variable, error};
 use crate::exec::{Address, Inst, NONE, Op, Reg, Space};
 use crate::window;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What a name stands for besides a register.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,9 @@ pub(super) struct Builder<'a> {
     pub loc: Loc,
     /// Calls that are being expanded.
     depth: usize,
+    /// Registers that some statement before wrote, and those that the present one writes.
+    written: HashSet<(Bank, Reg)>,
+    results: Vec<(Bank, Reg)>,
     variables: HashMap<String, usize>,
     module_shared: Vec<(&'a str, u64, u32)>,
     scopes: Vec<Scope<'a>>,
@@ -71,11 +74,14 @@ impl<'a> Builder<'a> {
             max_threads: 1024,
             shared_granule: 4,
             global_atomics: false,
+            resets: false,
         };
         Builder {
             kernel,
             loc: Loc::default(),
             depth: 0,
+            written: HashSet::new(),
+            results: Vec::new(),
             variables: variables.iter().enumerate().map(|(i, v)| (v.name.clone(), i)).collect(),
             module_shared: module_shared.to_vec(),
             scopes: vec![Scope::default()],
@@ -209,6 +215,25 @@ impl<'a> Builder<'a> {
         self.reserve(bank, 1)
     }
 
+    /// The register of an input.
+    pub fn input(&mut self, name: &str) -> Option<(Bank, Reg)> {
+        let found = self.find_register(name)?;
+        self.kernel.resets |= !self.written.contains(&found);
+        Some(found)
+    }
+
+    /// The register of a result, which counts as written once the statement is done.
+    pub fn output(&mut self, name: &str) -> Option<(Bank, Reg)> {
+        let found = self.find_register(name)?;
+        self.results.push(found);
+        Some(found)
+    }
+
+    /// A statement is done.
+    pub fn next_statement(&mut self) {
+        self.written.extend(self.results.drain(..));
+    }
+
     pub fn find_register(&self, name: &str) -> Option<(Bank, Reg)> {
         self.scopes.iter().rev().find_map(|scope| {
             scope.registers.get(name).copied().or_else(|| {
@@ -294,7 +319,7 @@ impl<'a> Builder<'a> {
         let &Operand::Address(base, offset) = operand else { return error(line, "an address in brackets expected") };
         let plain = |base, wide, offset| Ok(Address { space, base, wide, offset });
         let Some(name) = base else { return plain(NONE, true, offset) };
-        if let Some((bank, r)) = self.find_register(name) {
+        if let Some((bank, r)) = self.input(name) {
             return match bank {
                 _ if space == Space::Param && self.depth > 0 => {
                     error(line, "the address of a function's parameter in a register is not covered")
@@ -350,7 +375,7 @@ impl<'a> Builder<'a> {
 
     /// Skips the rest of a call, unless the guard holds.
     pub fn push_skip(&mut self, guard: &str, negated: bool, line: u32) -> PtxResult<()> {
-        match self.find_register(guard) {
+        match self.input(guard) {
             Some((Bank::Pred, r)) => {
                 self.push_branch(RETURN, Some((r, !negated)), line);
                 Ok(())

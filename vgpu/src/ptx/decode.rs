@@ -23,13 +23,14 @@ pub(super) struct Decoding<'s, 'a> {
 
 /// Appends what `statement` does to the kernel.
 pub(super) fn decode<'a>(b: &mut Builder<'a>, statement: &Statement<'a>) -> PtxResult<()> {
+    b.next_statement();
     let mut words = statement.name.split('.');
     let base = words.next().unwrap_or_default();
     let mods: Vec<&str> = words.collect();
     let types = mods.iter().filter_map(|m| Type::named(m)).collect();
     let guard = match statement.guard {
         None => None,
-        Some((name, negated)) => match b.find_register(name) {
+        Some((name, negated)) => match b.input(name) {
             Some((Bank::Pred, r)) => Some((r, negated)),
             _ => return error(statement.line, format!("guard `{name}` is no predicate")),
         },
@@ -93,7 +94,7 @@ impl<'a> Decoding<'_, 'a> {
     pub fn source(&self, b: &mut Builder<'a>, operand: &Operand<'a>, bank: Bank, ty: Type) -> PtxResult<Reg> {
         match *operand {
             Operand::Name(name) => {
-                if let Some((found, r)) = b.find_register(name) {
+                if let Some((found, r)) = b.input(name) {
                     return if found == bank { Ok(r) } else { self.fail(&format!("takes `{name}` of another size")) };
                 }
                 if let Some(special) = special(name) {
@@ -135,10 +136,10 @@ impl<'a> Decoding<'_, 'a> {
     }
 
     /// The register of a result; `_` is none.
-    pub fn result(&self, b: &Builder<'a>, operand: &Operand<'a>, bank: Bank) -> PtxResult<Reg> {
+    pub fn result(&self, b: &mut Builder<'a>, operand: &Operand<'a>, bank: Bank) -> PtxResult<Reg> {
         match operand {
             Operand::Name("_") => Ok(NONE),
-            Operand::Name(name) => match b.find_register(name) {
+            Operand::Name(name) => match b.output(name) {
                 Some((found, r)) if found == bank => Ok(r),
                 Some(_) => self.fail(&format!("writes `{name}` of another size")),
                 None => self.fail(&format!("writes `{name}`, which is not declared")),

@@ -65,7 +65,7 @@ fn barrier<'a>(b: &mut Builder<'a>, s: &Decoding<'_, 'a>) -> PtxResult<()> {
 }
 
 /// The two results of `d|p`.
-fn pair<'a>(b: &Builder<'a>, s: &Decoding<'_, 'a>, bank: Bank) -> PtxResult<(Reg, Reg)> {
+fn pair<'a>(b: &mut Builder<'a>, s: &Decoding<'_, 'a>, bank: Bank) -> PtxResult<(Reg, Reg)> {
     match s.operand(0)? {
         Operand::Pair(d, p) => Ok((s.result(b, &Operand::Name(d), bank)?, s.result(b, &Operand::Name(p), Bank::Pred)?)),
         one => Ok((s.result(b, one, bank)?, NONE)),

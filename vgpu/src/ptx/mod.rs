@@ -197,6 +197,9 @@ pub struct Kernel {
     pub shared_granule: u32,
     /// It uses atomics on global memory, so blocks run one after the other to keep results the same.
     pub global_atomics: bool,
+    /// Some register is read before the text writes it, so all start over with each block: what such a read finds must not
+    /// depend on the block before.
+    pub resets: bool,
 }
 
 /// A special register.
