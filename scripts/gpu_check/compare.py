@@ -33,7 +33,7 @@ def step(session):
         note = f"{data['median_ms']:.2f} ms, peak {data.get('peak_mib', 0)} MiB, loss {data['loss']:.3f}"
         session.add(Row("step", name, "ok", f"{data['views_per_s']:.0f} views/s", note=note))
     check(ended, "cuda_step")
-    session.reports(ended)
+    session.reports("step", ended)
     if "step" not in session.data:
         raise Failed(f"it printed no case: {ended.last()}")
 

@@ -43,7 +43,7 @@ def train(session, name, batch, epochs, limit):
     finally:
         watch.stop()
     check(ended, "disentangle train")
-    session.reports(ended)
+    session.reports(name.split("-")[0], ended)
     return out, kind, ended, watch
 
 
