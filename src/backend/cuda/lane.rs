@@ -120,10 +120,14 @@ impl Cuda {
         let event = || context.new_event(None).map_err(failed("making an event"));
         // SAFETY: numbers.
         let page = unsafe { Pinned::zeroed(context, 1)? };
+        let images = self.tensor(images, Dtype::U8)?;
+        let done = event()?;
+        // The memory is the compute stream's; the copy stream's first copy waits until it is there.
+        done.record(&self.device.compute).map_err(failed("making a lane"))?;
         Ok(Lane {
-            images: self.tensor(images, Dtype::U8)?,
+            images,
             copied: event()?,
-            done: event()?,
+            done,
             report: Report { page },
             progress: Progress::New,
         })
