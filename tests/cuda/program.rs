@@ -106,7 +106,8 @@ fn a_model_is_trained_scored_and_used() {
     let said = folder.done("embed run --data shapes:10 --device cuda --out on_cuda");
     assert!(said.out.contains("10 images"), "{}", said.out);
     for (name, columns) in [("h", 16), ("z", 4), ("y", 4)] {
-        let file = npyz::NpyFile::new(&folder.read(&format!("on_cuda/{name}.npy"))[..]).unwrap();
+        let bytes = folder.read(&format!("on_cuda/{name}.npy"));
+        let file = npyz::NpyFile::new(&bytes[..]).unwrap();
         assert_eq!(file.shape(), [10, columns]);
         assert!(file.into_vec::<f32>().unwrap().iter().all(|value| value.is_finite()));
     }
