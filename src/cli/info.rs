@@ -1,6 +1,7 @@
 //! `info`: what this program is and what it runs on.
 
 use super::args::preset_lines;
+use crate::backend::cuda::libraries;
 use crate::data::cache::{CACHE_VARIABLE, Cache};
 use std::fmt::Write as _;
 
@@ -25,8 +26,11 @@ pub fn info() -> String {
     let memory = memory().map(|m| format!("{:.1} GiB, {:.1} GiB available", gib(m.total), gib(m.available)));
     line("memory", memory.as_deref().unwrap_or("unknown on this system"));
     line("cache", &cache());
-    line("cpu", "ready (--device auto takes it)");
-    line("cuda", "not built in this version");
+    let usable = libraries::check().is_ok();
+    let auto = |takes: bool| if takes { "ready (--device auto takes it)" } else { "ready" };
+    line("cpu", auto(!usable));
+    line("cuda", if usable { auto(true) } else { "not usable" });
+    libraries::inventory().iter().for_each(|what| line("", what));
     text + "\nPresets:\n" + &preset_lines()
 }
 
@@ -88,7 +92,7 @@ mod tests {
     fn the_text_names_version_devices_and_presets() {
         let text = info();
         for part in
-            [env!("CARGO_PKG_VERSION"), "cores", "SIMD", "memory", "not built in this version", "paper-stl10-256"]
+            [env!("CARGO_PKG_VERSION"), "cores", "SIMD", "memory", "cpu      ready", "\ncuda ", "paper-stl10-256"]
         {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -9,7 +9,7 @@
 //! may be off by its own half unit, 2^-24 of each element.
 
 use disentangle::backend::Backend;
-use disentangle::backend::cpu::{Cpu, Real};
+use disentangle::backend::cpu::Real;
 use disentangle::tensor::{Shape, Tensor};
 
 use crate::reader::{Array, Golden};
@@ -50,7 +50,12 @@ pub struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     pub fn new<T: Precision>(golden: &'a Golden) -> Self {
-        Judge { golden, precision: T::NAME, compared: 0, worst: (0.0, "nothing".into()), failures: Vec::new() }
+        Self::named(golden, T::NAME)
+    }
+
+    /// Of a precision that goes by another name.
+    pub fn named(golden: &'a Golden, precision: &'static str) -> Self {
+        Judge { golden, precision, compared: 0, worst: (0.0, "nothing".into()), failures: Vec::new() }
     }
 
     /// Compares element by element; `bound` gives the error allowed to element i in units of the roundoff.
@@ -117,7 +122,7 @@ pub fn norm(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// Puts an array on the device, with its shape.
-pub fn upload<T: Real>(cpu: &Cpu<T>, array: &Array) -> Tensor<Cpu<T>> {
+pub fn upload<B: Backend>(backend: &B, array: &Array) -> Tensor<B> {
     let shape = match *array.shape.as_slice() {
         [] => Shape::SCALAR,
         [a] => Shape::from([a]),
@@ -126,5 +131,5 @@ pub fn upload<T: Real>(cpu: &Cpu<T>, array: &Array) -> Tensor<Cpu<T>> {
         [a, b, c, d] => Shape::from([a, b, c, d]),
         _ => panic!("more than four dimensions: {:?}", array.shape),
     };
-    cpu.upload(shape, &array.values).unwrap()
+    backend.upload(shape, &array.values).unwrap()
 }

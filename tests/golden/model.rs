@@ -13,7 +13,10 @@
 //! parameters), beside what the first rule gives with the sidecar's error of PyTorch's parameters.
 
 use disentangle::autograd::Grads;
+use disentangle::backend::Backend;
 use disentangle::backend::cpu::Cpu;
+use disentangle::backend::cuda::Cuda;
+use disentangle::config;
 
 use crate::judge::{Judge, Precision, norm};
 use crate::network::{Network, Perturbation, Training, hashed};
@@ -43,7 +46,7 @@ impl<'a> Stray<'a> {
     fn new(golden: &Golden, base: &'a Training, roundoff: f64) -> Self {
         let run = |run| {
             let perturbation = Perturbation { size: PERTURBATION * roundoff, seed: 1_000_000 * (run + 1) };
-            Network::<f64>::new(golden, Some(perturbation)).train(|_, _| {})
+            Network::new(Cpu::<f64>::new(), golden, Some(perturbation)).train(|_, _| {})
         };
         Stray { base, runs: (0..RUNS).map(run).collect() }
     }
@@ -113,7 +116,7 @@ impl Check<'_, '_> {
     }
 
     /// Gradients of the first step, and what the network with its first weights says in evaluation mode.
-    fn gradients_and_evaluation<T: Precision>(&mut self, network: &mut Network<T>, grads: &Grads<Cpu<T>>) {
+    fn gradients_and_evaluation<B: Backend>(&mut self, network: &mut Network<B>, grads: &Grads<B>) {
         let names: Vec<&str> = network.weights.iter().map(|weight| weight.name).collect();
         let gradients = network.gradients(grads);
         match self.golden.sidecar["stream"].as_u64() {
@@ -219,7 +222,7 @@ impl Check<'_, '_> {
     }
 
     /// Norms of the parameters' changes.
-    fn changes<T: Precision>(&mut self, network: &Network<T>, training: &Training, stray: &Stray) {
+    fn changes<B: Backend>(&mut self, network: &Network<B>, training: &Training, stray: &Stray) {
         let expected = self.golden.array("after3_l2delta").values;
         let allowed = self.allowed(self.torch("grad_all"));
         for (l, (weight, expected)) in network.weights.iter().zip(expected).enumerate() {
@@ -231,11 +234,17 @@ impl Check<'_, '_> {
     }
 }
 
-/// Compares one precision; `base` is training in f64 where that is not the precision itself. Gives the training.
-fn check<T: Precision>(golden: &Golden, base: Option<&Training>) -> Training {
-    let mut judge = Judge::new::<T>(golden);
+/// Compares a backend that computes in the precision `T`; `base` is training in f64 where that is not the precision itself.
+/// Gives the training.
+fn check<T: Precision, B: Backend>(
+    name: &'static str,
+    backend: B,
+    golden: &Golden,
+    base: Option<&Training>,
+) -> Training {
+    let mut judge = Judge::named(golden, name);
     let mut check = Check { golden, judge: &mut judge, double: T::NORMWISE > 0.0 };
-    let mut network = Network::<T>::new(golden, None);
+    let mut network = Network::new(backend, golden, None);
     let training = network.train(|network, grads| check.gradients_and_evaluation(network, grads));
     let stray = Stray::new(golden, base.unwrap_or(&training), T::ROUNDOFF);
     check.outputs(&training, &stray);
@@ -257,7 +266,24 @@ fn check<T: Precision>(golden: &Golden, base: Option<&Training>) -> Training {
 #[test]
 fn networks_agree() {
     each(Kind::Model, |golden| {
-        let double = check::<f64>(golden, None);
-        check::<f32>(golden, Some(&double));
+        let double = check::<f64, _>(f64::NAME, Cpu::<f64>::new(), golden, None);
+        check::<f32, _>(f32::NAME, Cpu::<f32>::new(), golden, Some(&double));
     });
+}
+
+/// The CUDA backend in f32, on a real device or on the virtual GPU.
+#[test]
+fn networks_agree_on_cuda() {
+    let gpu = match vgpu::preload() {
+        vgpu::Preload::Virtual(gpu) => Some(gpu),
+        vgpu::Preload::Real => None,
+        vgpu::Preload::Failed(why) => panic!("no device: {why}"),
+    };
+    let cuda = Cuda::new(0, config::Precision::F32).unwrap();
+    each(Kind::Model, |golden| {
+        let double = Network::new(Cpu::<f64>::new(), golden, None).train(|_, _| {});
+        check::<f32, _>("f32 on CUDA", cuda.clone(), golden, Some(&double));
+    });
+    drop(cuda);
+    assert_eq!(gpu.map(|gpu| gpu.last_report()).unwrap_or_default(), "");
 }

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use disentangle::autograd::{Grads, Tape};
 use disentangle::backend::Backend;
-use disentangle::backend::cpu::{Cpu, Real};
 use disentangle::loss::{LossWeights, losses};
 use disentangle::model::{Architecture, Model};
 use disentangle::nn::{Backbone, Forward, Mode, ParamId, Params, Stem};
@@ -34,9 +33,9 @@ pub struct Weight<'g> {
 }
 
 /// A network that holds the file's first weights.
-pub struct Network<'g, T: Real> {
+pub struct Network<'g, B: Backend> {
     pub golden: &'g Golden,
-    pub params: Params<Cpu<T>>,
+    pub params: Params<B>,
     pub weights: Vec<Weight<'g>>,
     model: Model,
     /// View 1 over view 2, NHWC.
@@ -68,9 +67,9 @@ pub struct Training {
     pub after: Vec<Vec<f64>>,
 }
 
-impl<'g, T: Real> Network<'g, T> {
-    pub fn new(golden: &'g Golden, perturbation: Option<Perturbation>) -> Self {
-        let mut params = Params::new(Cpu::<T>::new(), 0);
+impl<'g, B: Backend> Network<'g, B> {
+    pub fn new(backend: B, golden: &'g Golden, perturbation: Option<Perturbation>) -> Self {
+        let mut params = Params::new(backend, 0);
         let model = Model::new(&mut params, &architecture(golden)).unwrap();
         let names = golden.sidecar["param_order"].as_array().expect("param_order");
         let mut weights = Vec::new();
@@ -114,7 +113,7 @@ impl<'g, T: Real> Network<'g, T> {
     }
 
     /// As many steps as the file has gradient norms; `inspect` sees the first one before the optimiser does.
-    pub fn train(&mut self, inspect: impl FnOnce(&mut Self, &Grads<Cpu<T>>)) -> Training {
+    pub fn train(&mut self, inspect: impl FnOnce(&mut Self, &Grads<B>)) -> Training {
         let mut optimiser = Adam::new(&self.params, self.adam).unwrap();
         let (mut tape, mut grads) = (Tape::new(self.params.backend().clone()), Grads::new());
         let (mut losses, mut norms, mut statistics) = (Vec::new(), Vec::new(), BTreeMap::new());
@@ -139,7 +138,7 @@ impl<'g, T: Real> Network<'g, T> {
     }
 
     /// Forward and backward of both views as one batch.
-    fn step(&mut self, tape: &mut Tape<Cpu<T>>, grads: &mut Grads<Cpu<T>>) -> Step {
+    fn step(&mut self, tape: &mut Tape<B>, grads: &mut Grads<B>) -> Step {
         tape.clear();
         let images = tape.input(upload(self.params.backend(), &self.images));
         let mode = Mode::Train { views: 2, momentum: 0.1 };
@@ -163,13 +162,13 @@ impl<'g, T: Real> Network<'g, T> {
     }
 
     /// Gradients laid out as in the file, in the order of the weights.
-    pub fn gradients(&self, grads: &Grads<Cpu<T>>) -> Vec<Vec<f64>> {
+    pub fn gradients(&self, grads: &Grads<B>) -> Vec<Vec<f64>> {
         let grad = |weight: &Weight| grads.of_param(weight.id).expect("a gradient");
         let exported = |weight: &Weight| self.params.export(weight.id, grad(weight)).unwrap().1;
         self.weights.iter().map(exported).collect()
     }
 
-    fn download(&self, tensor: &Tensor<Cpu<T>>) -> Vec<f64> {
+    fn download(&self, tensor: &Tensor<B>) -> Vec<f64> {
         self.params.backend().download(tensor).unwrap()
     }
 }
@@ -206,7 +205,7 @@ fn architecture(golden: &Golden) -> Architecture {
 }
 
 /// The parameter or statistic of the file's name: heads are named as here, the backbone's lack their prefix (`naming`).
-fn id_of<T: Real>(params: &Params<Cpu<T>>, name: &str) -> ParamId {
+fn id_of<B: Backend>(params: &Params<B>, name: &str) -> ParamId {
     let ours = |param: &str| param == name || param.strip_prefix("backbone.") == Some(name);
     let found = params.iter().find(|(_, param)| ours(&param.name));
     found.unwrap_or_else(|| panic!("the network has no {name}")).0

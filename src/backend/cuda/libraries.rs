@@ -7,6 +7,8 @@
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
+use cudarc::driver;
+
 use crate::{Error, Result};
 
 /// Where to look for libraries before anywhere else: folders as in `PATH`.
@@ -16,25 +18,80 @@ pub const LIBRARIES_VARIABLE: &str = "DISENTANGLE_CUDA_LIBRARIES";
 pub fn check() -> Result<()> {
     driver()?;
     let wheels = folders();
-    library("cuDNN", "libcudnn.so.9", "nvidia-cudnn-cu13", &wheels)?;
-    library("cuBLASLt", "libcublasLt.so.13", "nvidia-cublas", &wheels)?;
-    // SAFETY: asks whether libraries can be opened.
-    let (cudnn, cublaslt) =
-        unsafe { (cudarc::cudnn::sys::is_culib_present(), cudarc::cublaslt::sys::is_culib_present()) };
-    match (cudnn, cublaslt) {
-        (true, true) => Ok(()),
-        (false, _) => Err(missing("cuDNN", "libcudnn.so.9", "nvidia-cudnn-cu13")),
-        (_, false) => Err(missing("cuBLASLt", "libcublasLt.so.13", "nvidia-cublas")),
-    }
+    cudnn(&wheels)?;
+    cublaslt(&wheels).map(drop)
+}
+
+/// What there is of the driver, its devices and the libraries, a line each; for what is missing, what to install.
+pub fn inventory() -> Vec<String> {
+    let count = match driver() {
+        Ok(count) => count,
+        Err(problem) => return vec![problem.to_string()],
+    };
+    let mut version = 0;
+    // SAFETY: room for a number.
+    let known = unsafe { driver::sys::cuDriverGetVersion(&mut version) }.result().is_ok();
+    let mut lines = vec![match known {
+        true => format!("driver for CUDA {}.{}", version / 1000, version % 1000 / 10),
+        false => "a driver of unknown version".into(),
+    }];
+    lines.extend(
+        (0..count)
+            .map(|ordinal| device(ordinal).unwrap_or_else(|problem| format!("cuda:{ordinal}: not usable: {problem}"))),
+    );
+    let wheels = folders();
+    let text = |what: &str, found: Result<[usize; 3]>| match found {
+        Ok([major, minor, patch]) => format!("{what} {major}.{minor}.{patch}"),
+        Err(problem) => problem.to_string(),
+    };
+    lines.push(text("cuDNN", cudnn(&wheels)));
+    lines.push(text("cuBLASLt", cublaslt(&wheels)));
+    lines
+}
+
+/// Name, compute capability and memory of a device.
+fn device(ordinal: usize) -> std::result::Result<String, driver::DriverError> {
+    use driver::sys::CUdevice_attribute::{
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+    };
+    let device = driver::result::device::get(ordinal as i32)?;
+    let name = driver::result::device::get_name(device)?;
+    // SAFETY: a device that the driver named.
+    let (bytes, [major, minor]) = unsafe {
+        let attribute = |which| driver::result::device::get_attribute(device, which);
+        (driver::result::device::total_mem(device)?, [attribute(MAJOR)?, attribute(MINOR)?])
+    };
+    Ok(format!("cuda:{ordinal}: {name}, sm_{major}{minor}, {:.1} GiB", bytes as f64 / f64::from(1 << 30)))
+}
+
+/// Finds cuDNN; its version.
+fn cudnn(folders: &[PathBuf]) -> Result<[usize; 3]> {
+    let (what, file, wheel) = ("cuDNN", "libcudnn.so.9", "nvidia-cudnn-cu13");
+    library(what, file, wheel, folders)?;
+    // SAFETY: asks whether the library can be opened, and then for its version.
+    let version = unsafe { cudarc::cudnn::sys::is_culib_present().then(|| cudarc::cudnn::sys::cudnnGetVersion()) };
+    let version = version.ok_or_else(|| missing(what, file, wheel))?;
+    Ok([version / 10_000, version / 100 % 100, version % 100])
+}
+
+/// Finds cuBLASLt; its version.
+fn cublaslt(folders: &[PathBuf]) -> Result<[usize; 3]> {
+    let (what, file, wheel) = ("cuBLASLt", "libcublasLt.so.13", "nvidia-cublas");
+    library(what, file, wheel, folders)?;
+    // SAFETY: as above.
+    let version =
+        unsafe { cudarc::cublaslt::sys::is_culib_present().then(|| cudarc::cublaslt::sys::cublasLtGetVersion()) };
+    let version = version.ok_or_else(|| missing(what, file, wheel))?;
+    Ok([version / 10_000, version / 100 % 100, version % 100])
 }
 
 /// Fails unless there is a driver with a device.
 pub fn driver() -> Result<usize> {
     // SAFETY: asks whether the library can be opened.
-    if !unsafe { cudarc::driver::sys::is_culib_present() } {
+    if !unsafe { driver::sys::is_culib_present() } {
         return Err(Error::Device("there is no NVIDIA driver (libcuda.so.1): install one to use a GPU".into()));
     }
-    match cudarc::driver::CudaContext::device_count() {
+    match driver::CudaContext::device_count() {
         Ok(count @ 1..) => Ok(count as usize),
         Ok(_) => Err(Error::Device("the NVIDIA driver sees no device".into())),
         Err(problem) => Err(Error::Device(format!("the NVIDIA driver does not start: {problem}"))),
