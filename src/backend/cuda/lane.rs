@@ -124,13 +124,7 @@ impl Cuda {
         let done = event()?;
         // The memory is the compute stream's; the copy stream's first copy waits until it is there.
         done.record(&self.device.compute).map_err(failed("making a lane"))?;
-        Ok(Lane {
-            images,
-            copied: event()?,
-            done,
-            report: Report { page },
-            progress: Progress::New,
-        })
+        Ok(Lane { images, copied: event()?, done, report: Report { page }, progress: Progress::New })
     }
 
     pub(super) fn start_step(
