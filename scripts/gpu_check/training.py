@@ -59,7 +59,7 @@ def pipeline(session):
     for batch, epochs in cases:
         case = f"resnet34 224 px batch {batch}" if not session.tiny else f"tiny batch {batch}"
         try:
-            run, kind, _, watch = train(session, f"pipeline-{batch}", batch, epochs, 75)
+            run, kind, _, watch = train(session, f"pipeline-{batch}", batch, epochs, 200 if session.tiny else 75)
         except Failed as problem:
             session.add(Row("pipeline", case, "FAILED", note=str(problem)))
             continue
@@ -89,7 +89,7 @@ def determinism(session):
     batch, epochs = (8, 2) if session.tiny else (128, 200 // (session.manifest["images"] // 128))
     digests, counts = [], []
     for number in (1, 2):
-        run, kind, _, _ = train(session, f"determinism-{number}", batch, epochs, 60)
+        run, kind, _, _ = train(session, f"determinism-{number}", batch, epochs, 200 if session.tiny else 60)
         digests.append(weights.digest(weights.newest_checkpoint(run)))
         counts.append(steps(run)[-1]["step"])
     session.data["determinism"] = {"device": kind, "steps": counts, "weights": digests}
