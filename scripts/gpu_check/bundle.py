@@ -21,8 +21,8 @@ TARGETS = [
 BACKEND_TESTS = ("cuda", "parity")
 # The virtual GPU, for rehearsals alone: beside the tests it would take a missing driver's place.
 REHEARSAL = "rehearsal"
-# 20 steps of 128 images, 10 of 256.
-IMAGES = 2560
+# 12 steps of 128 images, 6 of 256.
+IMAGES = 1536
 
 
 def build(root, folder):

@@ -141,7 +141,7 @@ fn a_result_may_be_added() {
             let operation = open_operation_by(direction, 1.0, &open_convolution(&shape).done(), &x, &w, &y).done();
             let graph = open_graph(&dnn, &[&operation]).done();
             let plan = plan(&dnn, &configs(&graph, CUDNN_HEUR_MODE_FALLBACK).unwrap()[0]).unwrap();
-            let data = Data::new(&dnn, &shape, number, layout);
+            let data = Data::new(&dnn, direction, &shape, [number; 2], layout);
             assert_eq!(execute(&dnn, &plan, &data.pointers(), 0), CUDNN_STATUS_SUCCESS);
             let result = data.result(direction);
             let to = strides(shape.dims(direction), layout);
