@@ -3,7 +3,7 @@
 use disentangle::backend::cuda::nt_xent::{Bf16, F32, Tf32};
 
 use crate::nt_xent::{Input, Rounding, loss_on_device, on_device};
-use crate::{Device, UNIT, device, distance, largest, numbers};
+use crate::{Device, Number, UNIT, device, distance, largest, numbers};
 
 const FLOOR: f64 = 16.0 * UNIT;
 const TEMPERATURE: f64 = 0.5;
@@ -49,21 +49,48 @@ fn identical_samples_give_the_logarithm_of_the_others() {
     }
 }
 
-/// Pairs of equal samples, each at right angles to all others, are exact in every precision.
+/// Sample and element at a position of the input.
+type Position<'a> = &'a dyn Fn(usize) -> [usize; 2];
+
+/// Pairs of equal samples along the axes: their cosines are exact in every precision. Each sample is drawn away from every
+/// other axis by the same weight, which a tensor core takes rounded, not cut off, and from its own not at all.
 #[test]
 fn pairs_at_right_angles() {
-    fn check<P: Rounding>(device: &Device, input: Input, exact: f64) {
-        let loss = loss_on_device::<P>(device, input);
+    fn check<P: Rounding>(device: &Device, input: Input, sample_at: Position, pairs: usize) {
+        let (loss, dz) = on_device::<P>(device, input, 1.0);
         let case = format!("{} {:?} {:?}", P::NAME, input.shape, input.samples);
+        let total = (1.0 / TEMPERATURE).exp() + (2 * pairs - 2) as f64;
+        let exact = total.ln() - 1.0 / TEMPERATURE;
         assert!((loss - exact).abs() <= FLOOR, "{case}: {loss} instead of {exact}");
+        for (at, found) in dz.iter().enumerate() {
+            let [sample, axis] = sample_at(at);
+            let size = 4.0 / total / (2 * pairs) as f64 / TEMPERATURE / length(sample);
+            let exact = if sample % pairs == axis { 0.0 } else { size };
+            let bound = (P::UNIT + <P::T as Number>::ROUNDING + FLOOR) * size;
+            assert!((found - exact).abs() <= bound, "{case} [{at}]: {found} instead of {exact}, bound {bound}");
+        }
+    }
+    // Whole numbers up to 256 are in bf16.
+    fn length(sample: usize) -> f64 {
+        1.0 + sample as f64
     }
     let device = device();
-    for pairs in [1, 5, 33, 70] {
+    for pairs in [1, 2, 3, 5, 8, 12, 33, 70] {
         let mut samples = vec![0.0; 2 * pairs * pairs];
-        (0..2 * pairs).for_each(|i| samples[i * pairs + i % pairs] = 0.25 + i as f32);
-        let others = (2 * pairs - 2) as f64;
-        let exact = (1.0 + others * (-1.0 / TEMPERATURE).exp()).ln();
-        everywhere!(check(&device, &samples, [2 * pairs, pairs], exact));
+        (0..2 * pairs).for_each(|i| samples[i * pairs + i % pairs] = length(i) as f32);
+        // Both ways the halves are square: element j of sample i is at (i, j), or at (j, i) of its half.
+        let in_rows = |at: usize| [at / pairs, at % pairs];
+        let in_columns = |at: usize| [at / (pairs * pairs) * pairs + at % pairs, at / pairs % pairs];
+        let columns = as_columns(&samples, [2 * pairs, pairs]);
+        let inputs: [(Input, Position); 2] = [
+            (Input::rows(&samples, [2 * pairs, pairs]), &in_rows),
+            (Input::columns(&columns, [2 * pairs, pairs]), &in_columns),
+        ];
+        for (input, sample_at) in inputs {
+            check::<F32>(&device, input, sample_at, pairs);
+            check::<Tf32>(&device, input, sample_at, pairs);
+            check::<Bf16>(&device, input, sample_at, pairs);
+        }
     }
 }
 
