@@ -120,13 +120,17 @@ impl Cuda {
         let event = || context.new_event(None).map_err(failed("making an event"));
         // SAFETY: numbers.
         let page = unsafe { Pinned::zeroed(context, 1)? };
-        Ok(Lane {
+        let lane = Lane {
             images: self.tensor(images, Dtype::U8)?,
             copied: event()?,
             done: event()?,
             report: Report { page },
             progress: Progress::New,
-        })
+        };
+        // The pixels' memory is the compute stream's: it may not have come to the allocation, or to the last work on what was
+        // there before. The first copy, on the other stream, waits for that.
+        lane.done.record(&self.device.compute).map_err(failed("marking the beginning of a lane"))?;
+        Ok(lane)
     }
 
     pub(super) fn start_step(
