@@ -4,8 +4,8 @@
 //! rounded to 11 (tf32) or 8 (bf16) bits, so a cosine is off by up to 2 u sum |a b| <= 2 u, a loss by twice that over the
 //! temperature, and a gradient by a like share of its own size.
 
-use disentangle::backend::{Backend, Samples};
 use disentangle::backend::cpu::Cpu;
+use disentangle::backend::{Backend, Samples};
 use disentangle::config::Precision;
 use disentangle::tensor::Shape;
 
