@@ -88,7 +88,7 @@ fn nt_xent(precision: Precision, samples: usize) -> disentangle::Result<()> {
         (0..samples * 128).map(|i| ((i.wrapping_mul(2_654_435_761) >> 7) % 2001) as f64 - 1000.0).collect();
     let before = cuda.memory().peak_bytes;
     let z = cuda.upload(Shape::from([samples, 128]), &values)?;
-    let z = if precision == Precision::Bf16 { cuda.as_activations(&z)? } else { z };
+    let z = if precision == Precision::Bf16 { cuda.to_activations(&z)? } else { z };
     let dloss = cuda.full(Shape::SCALAR, 1.0)?;
     let mut seconds = Vec::new();
     for _ in 0..3 {

@@ -171,14 +171,17 @@ fn twenty_steps_in_f32_track_the_cpu() {
     let cuda = cuda(Precision::F32);
     let found = train(cuda.clone(), &config, steps, Lanes::Reused);
     stray.check("f32", &found, &plain);
-    // The bound would be none if runs could part by as much as they move.
+    // What is found is still the same training: runs part by less than half of what they move, running variances included.
     let first = weights(&trainer(Cpu::<f32>::new(), &config));
-    let moved = apart(&plain.weights, &first);
-    assert!(
-        apart(&found.weights, &plain.weights) < 0.5 * moved,
-        "{} of {moved}",
-        apart(&found.weights, &plain.weights)
-    );
+    let (apart, moved) = (apart(&plain.weights, &found.weights), apart(&plain.weights, &first));
+    assert!(apart < 0.5 * moved, "{apart} apart, having moved {moved}");
+    // After one step they have hardly parted. Adam's first step moves a weight by the learning rate times the sign of its
+    // gradient, so two runs differ where a gradient is within its rounding, some 1e-5 of its size, of 0: in a share of 1e-4 of
+    // the weights at most, which then are 2 steps apart: sqrt(1e-4) 2 = 0.02 of the way.
+    let [plain, found] =
+        [train(Cpu::<f32>::new(), &config, 1, Lanes::Reused), train(cuda.clone(), &config, 1, Lanes::Reused)];
+    let (apart, moved) = (self::apart(&plain.weights, &found.weights), self::apart(&plain.weights, &first));
+    assert!(apart < 0.02 * moved, "{apart} apart after one step, having moved {moved}");
 }
 
 /// In bf16 weights and activations are rounded to 8 bits in every step. A changed run is changed once, so that a rounding, not
@@ -196,7 +199,7 @@ fn twelve_steps_in_bf16_track_the_cpu() {
 #[test]
 fn the_same_bits_again_and_recorded_or_launched() {
     for precision in [Precision::F32, Precision::Bf16] {
-        let (cuda, config, steps) = (cuda(precision), config(4, 2), 7);
+        let (cuda, config, steps) = (cuda(precision), config(2, 2), 5);
         // Counting begins here.
         cuda.virtual_gpu.map(|gpu| gpu.take_calls());
         let first = train(cuda.clone(), &config, steps, Lanes::Reused);
@@ -217,7 +220,7 @@ fn the_same_bits_again_and_recorded_or_launched() {
 
 #[test]
 fn the_same_bits_in_whatever_order_streams_make_progress() {
-    let (cuda, config, steps) = (cuda(Precision::F32), config(1, 2), 5);
+    let (cuda, config, steps) = (cuda(Precision::F32), config(1, 2), 4);
     let first = train(cuda.clone(), &config, steps, Lanes::Reused);
     for seed in 1..=SEEDS {
         cuda.set_seed(seed);

@@ -206,11 +206,6 @@ impl Cuda {
         cudnn.run(&*plan.map_err(Error::Device)?, operands, pool)
     }
 
-    /// The same values in the type of this backend's activations.
-    pub fn as_activations(&self, x: &Tensor<Self>) -> Result<Tensor<Self>> {
-        as_activations(self, x)
-    }
-
     /// The convolutions met so far, with the engine chosen for each and its time in milliseconds.
     pub fn convolutions(&self) -> Vec<(Convolution, usize, f32)> {
         let plans = self.device.plans.borrow();

@@ -120,11 +120,17 @@ impl Cuda {
         let event = || context.new_event(None).map_err(failed("making an event"));
         // SAFETY: numbers.
         let page = unsafe { Pinned::zeroed(context, 1)? };
-        let images = self.tensor(images, Dtype::U8)?;
-        let done = event()?;
-        // The memory is the compute stream's; the copy stream's first copy waits until it is there.
-        done.record(&self.device.compute).map_err(failed("making a lane"))?;
-        Ok(Lane { images, copied: event()?, done, report: Report { page }, progress: Progress::New })
+        let lane = Lane {
+            images: self.tensor(images, Dtype::U8)?,
+            copied: event()?,
+            done: event()?,
+            report: Report { page },
+            progress: Progress::New,
+        };
+        // The pixels' memory is the compute stream's: it may not have come to the allocation, or to the last work on what was
+        // there before. The first copy, on the other stream, waits for that.
+        lane.done.record(&self.device.compute).map_err(failed("marking the beginning of a lane"))?;
+        Ok(lane)
     }
 
     pub(super) fn start_step(
@@ -194,8 +200,6 @@ impl Cuda {
             copy_to_device(self, &chunks, address)?;
         }
         graph.upload().map_err(failed("preparing a recorded step"))?;
-        // All convolutions of a step have been met.
-        device.engines.borrow_mut().save();
         Ok(graph)
     }
 
