@@ -14,8 +14,9 @@ use half::bf16;
 
 use crate::{Device, Number, Parity, UNIT, device, held, numbers, wide};
 
-/// `[N, H, W, C]`: a single pixel, odd sizes, one column, a block's elements and more.
-const SHAPES: [[usize; 4]; 5] = [[1, 1, 1, 1], [2, 7, 9, 5], [1, 8, 1, 3], [2, 32, 32, 8], [3, 5, 6, 33]];
+/// `[N, H, W, C]`: a single pixel, odd sizes, one column, a block's elements and more; odd sizes of channels by four.
+const SHAPES: [[usize; 4]; 7] =
+    [[1, 1, 1, 1], [2, 7, 9, 5], [1, 8, 1, 3], [2, 32, 32, 8], [3, 5, 6, 33], [2, 7, 9, 8], [1, 1, 1, 4]];
 
 /// The stem's, and others with overlap, without, and with pixels between windows.
 const WINDOWS: [Window; 4] = [
