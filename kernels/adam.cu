@@ -11,7 +11,7 @@
 // Cost       4 bytes an element (norm), 28 (update); 2 and 14 flop
 // Numerics   the norm in double, so that gradients of 1e20 have one; coefficients in double, the update in f32. A fixed
 //            order, so the same bits on every run
-// Twin       src/backend/cpu/elementwise.rs, src/optim/mod.rs   Test tests/kernels/adam.rs   Bench benches/kernels.rs
+// Twin       src/backend/cpu/adam.rs, src/optim/mod.rs   Test tests/kernels/adam.rs   Bench benches/kernels.rs
 // Source     Kingma and Ba 2015, algorithm 1; clipping as torch.nn.utils.clip_grad_norm_
 
 #include "common.cuh"
