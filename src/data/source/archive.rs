@@ -60,6 +60,9 @@ fn not_an_archive(bytes: &[u8]) -> String {
     }
 }
 
+/// Of tar, in bytes.
+const BLOCK: usize = 512;
+
 /// Inflates a gzip file, in steps, so that neither a bomb nor a small machine ends in an abort.
 fn inflate(path: &Path, compressed: &[u8], max_inflated: usize) -> Result<Vec<u8>> {
     const STEP: usize = 1 << 20;
@@ -107,6 +110,7 @@ fn index_tar(path: &Path, kind: &'static str, block: Block) -> Result<Files> {
     let mut excluded = Vec::new();
     let mut folders = Vec::new();
     let mut by_name: HashMap<String, usize> = HashMap::new();
+    let mut last = 0;
     for (count, entry) in archive.entries_with_seek().map_err(|e| damaged(0, &e))?.enumerate() {
         let entry = entry.map_err(|e| damaged(count, &e))?;
         let name = entry.path_bytes();
@@ -120,6 +124,7 @@ fn index_tar(path: &Path, kind: &'static str, block: Block) -> Result<Files> {
             );
             return Err(Error::format(path, problem));
         };
+        last = end.unwrap_or(last);
         match admit(&name, entry.header().entry_type()) {
             Admission::Skip => {}
             Admission::Folder(name) => folders.push(name),
@@ -139,6 +144,15 @@ fn index_tar(path: &Path, kind: &'static str, block: Block) -> Result<Files> {
                 }
             }
         }
+    }
+    // A block of zeros ends an archive: without it, what was cut off began with a whole entry.
+    let zeros = last.checked_next_multiple_of(BLOCK).and_then(|end| block.get(end..end.checked_add(BLOCK)?));
+    if !zeros.is_some_and(|zeros| zeros.iter().all(|&b| b == 0)) {
+        let problem = format!(
+            "cut short after {} files: the mark of its end is missing: copy or download it again",
+            entries.len()
+        );
+        return Err(Error::format(path, problem));
     }
     let mut files = Files::sorted(path, kind, entries, excluded);
     files.report_empty(folders);
