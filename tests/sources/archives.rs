@@ -123,8 +123,12 @@ fn cut_or_damaged_archives_are_refused() {
     let bytes = tar_of(&[("a/1.png", png(1)), ("b/2.png", png(2))]);
     // Cut inside the second entry's content, and inside its header.
     let second = bytes.len() - 1024 - 512 - png(2).len().next_multiple_of(512);
-    for (cut, says) in [(second + 600, "cut short: entry b/2.png claims"), (second + 100, "cut short after 1 entries")]
-    {
+    // The last: between two entries, where what is left looks whole but for its end.
+    for (cut, says) in [
+        (second + 600, "cut short: entry b/2.png claims"),
+        (second + 100, "cut short after 1 entries"),
+        (second, "cut short after 1 files: the mark of its end is missing"),
+    ] {
         let (_dir, path) = file(&bytes[..cut]);
         refused(&path, 1, &[says, "copy or download it again"]);
     }
