@@ -12,7 +12,7 @@ use disentangle::backend::{Backend, Samples};
 use disentangle::config::{Config, Overrides, Precision};
 use disentangle::data::loader::{Batch, Position};
 use disentangle::tensor::Shape;
-use disentangle::train::Trainer;
+use disentangle::trainer::Trainer;
 use serde_json::json;
 
 #[derive(Parser)]

@@ -22,7 +22,7 @@ use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_
 use disentangle::backend::cpu::Cpu;
 use disentangle::config::{Config, Overrides};
 use disentangle::data::loader::{Batch, Position};
-use disentangle::train::Trainer;
+use disentangle::trainer::Trainer;
 
 /// ResNet-18 as the paper has it, but for the size of its input.
 fn config(px: usize, batch: usize) -> Config {

@@ -6,7 +6,7 @@
 //!
 //! | to see | read |
 //! |---|---|
-//! | the paper's Algorithm 1 | [`train`](mod@train) |
+//! | the paper's Algorithm 1, and a step of it | [`train`](mod@train), [`trainer`] |
 //! | the network and the loss | [`model`], [`loss`], [`nn`] |
 //! | one operation: formula, shapes, backward | [`ops`], a file each |
 //! | what a device must do, and how the CPU does it | [`backend`] |
@@ -59,5 +59,6 @@ pub mod run;
 pub mod snapshot;
 pub mod tensor;
 pub mod train;
+pub mod trainer;
 
 pub use error::{Error, Result};

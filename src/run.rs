@@ -23,7 +23,7 @@ use crate::eval::embed::embed;
 use crate::eval::{Baselines, Evaluation, Evaluator};
 use crate::log::{EpochRecord, EvalRecord, MetricsLog, Plan, Progress, Record, StepRecord};
 use crate::snapshot;
-use crate::train::Trainer;
+use crate::trainer::Trainer;
 use crate::{Error, Result};
 
 const CONFIG: &str = "config.toml";

@@ -1,29 +1,16 @@
-//! Training: the paper's Algorithm 1, and the state it moves.
+//! Training: the paper's Algorithm 1.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::autograd::{Grads, Tape};
 use crate::backend::Backend;
-use crate::config::Config;
 use crate::data::Dataset;
-use crate::data::loader::{Batch, Loader, LoaderConfig, Position, steps_per_epoch};
-use crate::log::StepRecord;
-use crate::loss::{LossValues, LossWeights, Losses, losses};
-use crate::model::{Architecture, Model};
-use crate::nn::{Forward, Mode, Params};
-use crate::optim::{Adam, AdamConfig};
+use crate::data::loader::{Loader, LoaderConfig};
 use crate::run::Run;
-use crate::tensor::Shape;
+use crate::trainer::{Trainer, VIEWS};
 use crate::{Error, Result};
-
-/// Share of new batch statistics in the running ones, PyTorch's default.
-const MOMENTUM: f64 = 0.1;
-
-/// Two views.
-const VIEWS: usize = 2;
 
 /// Batches that are full or being filled while others are under way.
 const LOADER_SLOTS: usize = 2;
@@ -35,34 +22,6 @@ pub enum Outcome {
     Finished,
     /// It was asked to stop, and left a checkpoint.
     Interrupted,
-}
-
-/// A network with its optimiser and its position in the run.
-pub struct Trainer<B: Backend> {
-    /// What to do.
-    pub config: Config,
-    /// The layers.
-    pub model: Model,
-    /// Their numbers.
-    pub params: Params<B>,
-    /// Moments.
-    pub adam: Adam<B>,
-    /// The step about to be taken.
-    pub position: Position,
-    /// Mean losses of the epoch in progress or, at its end, of the one just done.
-    pub epoch_losses: LossValues,
-    tape: Tape<B>,
-    grads: Grads<B>,
-    steps_per_epoch: u64,
-    started: Instant,
-}
-
-/// A step that was started.
-pub struct Step<B: Backend> {
-    lane: B::Lane,
-    position: Position,
-    learning_rate: f64,
-    clock: Instant,
 }
 
 /// Algorithm 1: for each batch draw two views, encode, project, predict, and descend on
@@ -107,149 +66,4 @@ pub fn train<B: Backend>(
         }
     }
     Ok(Outcome::Finished)
-}
-
-impl<B: Backend> Trainer<B> {
-    /// A fresh network for `config`, to be trained on `samples` images.
-    pub fn new(backend: B, config: Config, samples: usize) -> Result<Self> {
-        let mut params = Params::new(backend.clone(), config.seed);
-        let model = Model::new(&mut params, &architecture(&config))?;
-        let adam = Adam::new(&params, adam_config(&config))?;
-        Ok(Trainer {
-            steps_per_epoch: steps_per_epoch(samples, config.batch_size),
-            config,
-            model,
-            params,
-            adam,
-            position: Position { epoch: 0, step: 0 },
-            epoch_losses: LossValues::UNKNOWN,
-            tape: Tape::new(backend),
-            grads: Grads::new(),
-            started: Instant::now(),
-        })
-    }
-
-    /// A lane for steps of this run.
-    pub fn lane(&self) -> Result<B::Lane> {
-        let Config { batch_size, image_size, .. } = self.config;
-        self.params.backend().lane(Shape::from([VIEWS * batch_size, image_size, image_size, 3]))
-    }
-
-    /// One step, waiting for it; see [`Trainer::finish`].
-    pub fn step(&mut self, lane: B::Lane, batch: &Batch<B::Pixels>) -> Result<(StepRecord, B::Lane)> {
-        let step = self.start(lane, batch)?;
-        self.finish(step)
-    }
-
-    /// Starts a step: both views forward, losses, backward, clip, Adam. `batch` is in use until it is finished.
-    pub fn start(&mut self, mut lane: B::Lane, batch: &Batch<B::Pixels>) -> Result<Step<B>> {
-        let clock = Instant::now();
-        let backend = self.params.backend().clone();
-        let learning_rate = self.learning_rate();
-        self.adam.set_learning_rate(&backend, learning_rate)?;
-        let weights = loss_weights(&self.config);
-        let Trainer { model, params, adam, tape, grads, .. } = self;
-        backend.start(&mut lane, &batch.views, |images, report| {
-            tape.clear();
-            let images = tape.input(images);
-            let mode = Mode::Train { views: VIEWS, momentum: MOMENTUM };
-            let outputs = model.forward(&mut Forward { tape, params, mode }, images)?;
-            let Losses { total, instance, feature, entropy } = losses(tape, &outputs, &weights)?;
-            let values = [total, instance, feature, entropy].map(|loss| tape.value(loss).clone());
-            tape.backward(total, grads)?;
-            adam.start_step(params, grads)?;
-            grads.clear();
-            backend.report(report, values.each_ref(), adam.state())
-        })?;
-        let position = self.position;
-        self.position.step += 1;
-        if self.position.step == self.steps_per_epoch {
-            self.position = Position { epoch: position.epoch + 1, step: 0 };
-        }
-        Ok(Step { lane, position, learning_rate, clock })
-    }
-
-    /// Waits for a step, the oldest under way. A loss or gradient that is not finite is an error, and leaves the parameters
-    /// as they were.
-    pub fn finish(&mut self, step: Step<B>) -> Result<(StepRecord, B::Lane)> {
-        let Step { mut lane, position, learning_rate, clock } = step;
-        let report = self.params.backend().finish(&mut lane)?;
-        let [total, instance, feature, entropy] = report.losses;
-        let grad_norm = self.adam.finish_step(&report.adam);
-        if !total.is_finite() {
-            let problem = format!("the loss is {total} (instance {instance}, feature {feature}, entropy {entropy})");
-            return Err(diverged(&problem, position));
-        }
-        let grad_norm = grad_norm.map_err(|error| match error {
-            Error::NonFinite(problem) => diverged(&problem, position),
-            error => error,
-        })?;
-        let loss = LossValues { total, instance, feature, entropy };
-        self.epoch_losses = self.epoch_losses.running_mean(loss, position.step + 1);
-        let record = StepRecord {
-            epoch: position.epoch + 1,
-            step: self.adam.steps(),
-            loss: total,
-            loss_instance: instance,
-            loss_feature: feature,
-            entropy,
-            learning_rate,
-            grad_norm,
-            views_per_s: (VIEWS * self.config.batch_size) as f64 / clock.elapsed().as_secs_f64(),
-            seconds: self.started.elapsed().as_secs_f64(),
-        };
-        Ok((record, lane))
-    }
-
-    /// The learning rate of the epoch in progress.
-    pub fn learning_rate(&self) -> f64 {
-        let Config { schedule, learning_rate, epochs, .. } = &self.config;
-        schedule.learning_rate(*learning_rate, self.position.epoch, *epochs as u64)
-    }
-
-    /// Sets the clock of the run to this many seconds.
-    pub fn resume_clock(&mut self, seconds: f64) {
-        if let Ok(before) = std::time::Duration::try_from_secs_f64(seconds) {
-            let now = Instant::now();
-            self.started = now.checked_sub(before).unwrap_or(now);
-        }
-    }
-}
-
-/// The error that ends a run whose numbers are no longer finite.
-fn diverged(problem: &str, Position { epoch, step }: Position) -> Error {
-    Error::NonFinite(format!(
-        "{problem} in epoch {}, step {}; the last checkpoint is intact: try a smaller learning_rate",
-        epoch + 1,
-        step + 1
-    ))
-}
-
-/// The network a configuration asks for.
-pub fn architecture(config: &Config) -> Architecture {
-    Architecture {
-        backbone: config.backbone,
-        stem: config.stem,
-        base_width: config.base_width,
-        projection_dim: config.projection_dim(),
-        feature_num: config.feature_num(),
-    }
-}
-
-fn loss_weights(config: &Config) -> LossWeights {
-    LossWeights {
-        alpha: config.alpha,
-        temperature_instance: config.temperature_instance,
-        temperature_feature: config.temperature_feature,
-    }
-}
-
-fn adam_config(config: &Config) -> AdamConfig {
-    AdamConfig {
-        beta1: config.beta1,
-        beta2: config.beta2,
-        eps: config.adam_eps,
-        weight_decay: config.weight_decay,
-        clip_norm: config.clip_norm,
-    }
 }

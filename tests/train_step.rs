@@ -9,7 +9,7 @@ use disentangle::backend::Backend;
 use disentangle::backend::cpu::Cpu;
 use disentangle::config::{Config, Overrides};
 use disentangle::data::loader::{Batch, Position};
-use disentangle::train::Trainer;
+use disentangle::trainer::Trainer;
 
 /// The system's allocator, with counters.
 struct Counting;

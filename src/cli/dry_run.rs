@@ -7,7 +7,7 @@ use crate::Result;
 use crate::backend::{Backend, Memory};
 use crate::config::Config;
 use crate::data::loader::{Batch, Position, steps_per_epoch};
-use crate::train::Trainer;
+use crate::trainer::Trainer;
 
 /// Input elements of the steps that are timed: about a second on two cores for ResNet-18.
 const PROBE_ELEMS: usize = 2 * 32 * 32 * 32 * 3;

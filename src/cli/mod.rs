@@ -25,7 +25,8 @@ use crate::eval::embed::{Embeddings, embed};
 use crate::log::say;
 use crate::model::Model;
 use crate::nn::Params;
-use crate::train::{Outcome, architecture};
+use crate::train::Outcome;
+use crate::trainer::architecture;
 use crate::{Error, Result, snapshot};
 
 /// Exit code of a run that Ctrl-C stopped, after its checkpoint: what shells use for it.

@@ -18,7 +18,8 @@ use crate::loss::trivial_feature_loss;
 use crate::model::Model;
 use crate::nn::Params;
 use crate::run::{self, Run};
-use crate::train::{Outcome, Trainer, architecture, train};
+use crate::train::{Outcome, train};
+use crate::trainer::{Trainer, architecture};
 use crate::{Error, Result, snapshot};
 
 /// Where runs go that were not given a folder.

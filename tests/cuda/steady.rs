@@ -5,7 +5,7 @@ use disentangle::backend::{Backend, Window};
 use disentangle::config::Precision;
 use disentangle::data::loader::{Batch, Position};
 use disentangle::tensor::Shape;
-use disentangle::train::Trainer;
+use disentangle::trainer::Trainer;
 
 use crate::training::{config, fill};
 use crate::{Layers, SEEDS, cuda};

@@ -13,7 +13,7 @@ use disentangle::backend::cuda::Cuda;
 use disentangle::config::{Config, Overrides, Precision};
 use disentangle::data::loader::{Batch, Position};
 use disentangle::rng::{Purpose, stream};
-use disentangle::train::Trainer;
+use disentangle::trainer::Trainer;
 
 use crate::bounds::UNIT;
 use crate::{SEEDS, cuda};
