@@ -2,8 +2,8 @@
 
 use crate::{Error, Result};
 use std::fs::File;
-use std::io::{BufWriter, Seek, Write};
-use std::path::Path;
+use std::io::{BufWriter, ErrorKind, Seek, Write};
+use std::path::{Path, PathBuf};
 
 /// Bytes gathered before they go to the operating system; large, because arrays are written in short pieces.
 const BUFFER: usize = 1 << 18;
@@ -51,13 +51,50 @@ fn replace(path: &Path, write: impl FnOnce(&mut dyn WriteSeek) -> std::io::Resul
     drop(buffered);
     // Before the rename: a name that points to bytes still in memory would be an empty file after a power cut.
     beside.as_file().sync_all()?;
-    beside.persist(path).map_err(|failed| failed.error)?;
+    let (file, temporary) = beside.keep().map_err(|failed| failed.error)?;
+    drop(file);
+    if let Err(refused) = std::fs::rename(&temporary, path) {
+        // What is left is only clutter; the reason is the refusal.
+        let _ = std::fs::remove_file(&temporary);
+        return Err(refused);
+    }
     sync_folder(folder)
+}
+
+/// Removes from `folder` what writers that were killed left behind: ordinary files with a temporary name. Nobody may be
+/// writing there. Gives the paths that are gone.
+///
+/// # Errors
+/// [`Error::Io`] if the folder cannot be read, or a file not removed.
+pub fn remove_leftovers(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut removed = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let entry = entry.map_err(Error::io("read", folder))?;
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && entry.file_name().to_str().is_some_and(is_temporary) {
+            std::fs::remove_file(entry.path()).map_err(Error::io("remove", entry.path()))?;
+            removed.push(entry.path());
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether a name is of the form that [`write_atomically`] draws: the prefix and a few letters and digits.
+fn is_temporary(name: &str) -> bool {
+    let drawn = name.strip_prefix(TEMPORARY);
+    drawn.is_some_and(|drawn| !drawn.is_empty() && drawn.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
 /// Makes the folder's entries durable. Only Unix can open a folder as a file; elsewhere the rename must do.
 pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    match File::open(folder)?.sync_all() {
+        // Some network file systems cannot sync a folder, and need not.
+        Err(e) if e.kind() == ErrorKind::InvalidInput => Ok(()),
+        synced => synced,
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +141,19 @@ mod tests {
         std::fs::create_dir_all(taken.join("inside")).unwrap();
         assert!(matches!(write_atomically(&taken, |_| Ok(())), Err(Error::Io { .. })));
         assert_eq!(entries(folder.path()), ["taken"]);
+    }
+
+    #[test]
+    fn leftovers_go_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let others = [".writing-", ".writing-a.b", ".writings", "a.writing-abcdef", "numbers"];
+        for name in others.into_iter().chain([".writing-aB3dE9"]) {
+            std::fs::write(folder.path().join(name), b"x").unwrap();
+        }
+        std::fs::create_dir(folder.path().join(".writing-folder")).unwrap();
+        assert_eq!(remove_leftovers(folder.path()).unwrap(), [folder.path().join(".writing-aB3dE9")]);
+        assert_eq!(entries(folder.path()).len(), others.len() + 1);
+        assert!(remove_leftovers(&folder.path().join("missing")).is_err());
     }
 
     #[cfg(unix)]

@@ -48,10 +48,13 @@ pub enum Error {
     /// Training produced a number that is not finite.
     #[error("{0}")]
     NonFinite(String),
+    /// The disk refused something that a run should have left: what is missing, and what is there.
+    #[error("{0}")]
+    Unsaved(String),
     /// A device refused or failed.
     #[error("{0}")]
     Device(String),
-    /// The user asked to stop, before there was anything to keep: exit code 130.
+    /// The user asked to stop, before there was anything to keep: exit code 130 (143 for SIGTERM).
     #[error("stopped")]
     Interrupted,
 }

@@ -1,10 +1,13 @@
 //! Checkpoints: what is saved comes back to the bit; what is damaged is refused by name and never panics.
 
-use disentangle::checkpoint::{Checkpoint, DataStamp, Meta, NamedTensor, find, newest, path_after, prune};
+use disentangle::checkpoint::{
+    Checkpoint, DataStamp, Meta, NamedTensor, best, find, list, load_newest, newest, path_at, prune, weights_hash,
+};
 use disentangle::config::Overrides;
+use disentangle::data::loader::Position;
 use disentangle::loss::LossValues;
 use disentangle::rng::{Purpose, stream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Tensors with torchvision's names, among them a scalar, an empty one, and numbers a careless writer would lose.
 fn example() -> Checkpoint {
@@ -176,29 +179,142 @@ fn what_does_not_fit_is_not_written() {
     assert!(example().save(&folder.path().join("missing/x")).is_err());
 }
 
+/// The position after whole epochs.
+fn after(epoch: u64) -> Position {
+    Position { epoch, step: 0 }
+}
+
+/// Writes a checkpoint of this position and loss into `run`.
+fn save(run: &Path, position: Position, loss: f64) -> PathBuf {
+    let mut checkpoint = example();
+    (checkpoint.meta.epoch, checkpoint.meta.step_in_epoch) = (position.epoch, position.step);
+    checkpoint.meta.losses.total = loss;
+    let path = path_at(run, position);
+    checkpoint.save(&path).unwrap();
+    path
+}
+
 #[test]
-fn the_newest_is_found_and_the_oldest_go() {
+fn the_newest_is_found_by_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path();
     assert_eq!(newest(run).unwrap(), None);
     assert!(find(run).unwrap_err().to_string().contains("holds no checkpoint"));
     assert!(find(&run.join("missing")).unwrap_err().to_string().contains("does not exist"));
-    for epoch in [1, 20, 3, 10000, 9999] {
-        std::fs::write(path_after(run, epoch), b"").unwrap();
+    let positions = [(0, 7), (1, 0), (3, 0), (3, 12), (20, 0), (9999, 1_000_000), (10000, 0)];
+    let positions = positions.map(|(epoch, step)| Position { epoch, step });
+    for position in positions.iter().rev() {
+        std::fs::write(path_at(run, *position), b"").unwrap();
     }
-    for other in
-        ["checkpoint-epoch.safetensors", "checkpoint-epoch+1.safetensors", "checkpoint-epoch0099.safetensors.tmp"]
-    {
+    for other in [
+        "checkpoint-epoch.safetensors",
+        "checkpoint-epoch+1.safetensors",
+        "checkpoint-epoch0001-step.safetensors",
+        "checkpoint-epoch0001-step000000.safetensors",
+        "checkpoint-epoch0001-stepx.safetensors",
+        "checkpoint-epoch0099.safetensors.tmp",
+    ] {
         std::fs::write(run.join(other), b"").unwrap();
     }
-    assert_eq!(path_after(run, 7), run.join("checkpoint-epoch0007.safetensors"));
-    assert_eq!(newest(run).unwrap(), Some(path_after(run, 10000)));
-    assert_eq!(find(run).unwrap(), path_after(run, 10000));
-    assert_eq!(find(&path_after(run, 3)).unwrap(), path_after(run, 3));
-    assert_eq!(prune(run, 0).unwrap().len(), 0);
-    assert_eq!(prune(run, 2).unwrap(), [1, 3, 20].map(|epoch| path_after(run, epoch)));
-    assert_eq!(prune(run, 2).unwrap().len(), 0);
-    assert_eq!(newest(run).unwrap(), Some(path_after(run, 10000)));
-    assert_eq!(std::fs::read_dir(run).unwrap().count(), 5);
+    assert_eq!(path_at(run, after(7)), run.join("checkpoint-epoch0007.safetensors"));
+    assert_eq!(path_at(run, Position { epoch: 7, step: 12 }), run.join("checkpoint-epoch0007-step000012.safetensors"));
+    assert_eq!(list(run).unwrap().into_iter().map(|(position, _)| position).collect::<Vec<_>>(), positions);
+    assert_eq!(newest(run).unwrap(), Some(path_at(run, after(10000))));
+    assert_eq!(find(run).unwrap(), path_at(run, after(10000)));
+    assert_eq!(find(&path_at(run, after(3))).unwrap(), path_at(run, after(3)));
     assert!(newest(&run.join("missing")).is_err());
+}
+
+#[test]
+fn the_newest_and_the_best_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path();
+    assert_eq!((best(run).unwrap(), prune(run, 2).unwrap()), (None, Vec::new()));
+    // Inside an epoch a mean says little: only epochs' ends can be the best. Of equals it is the first.
+    let losses = [(1, 0, f64::NAN), (2, 0, 3.0), (2, 5, 1.0), (3, 0, 2.0), (4, 0, 2.0), (4, 5, 0.5), (5, 0, 2.5)];
+    let paths = losses.map(|(epoch, step, loss)| save(run, Position { epoch, step }, loss));
+    assert_eq!(best(run).unwrap(), Some((paths[3].clone(), 2.0)));
+    assert_eq!(prune(run, 0).unwrap().len(), 0);
+    assert_eq!(prune(run, 2).unwrap(), [0, 1, 2, 4].map(|i| paths[i].clone()));
+    assert_eq!(prune(run, 2).unwrap().len(), 0);
+    // A later process knows it from the files alone, and from their headers alone.
+    let bytes = std::fs::read(&paths[3]).unwrap();
+    let mut flipped = bytes.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    std::fs::write(&paths[3], flipped).unwrap();
+    assert_eq!(best(run).unwrap(), Some((paths[3].clone(), 2.0)));
+    // What is cut short is not the best of anything.
+    std::fs::write(&paths[3], &bytes[..bytes.len() - 1]).unwrap();
+    assert_eq!(best(run).unwrap(), Some((paths[6].clone(), 2.5)));
+}
+
+#[test]
+fn a_header_alone_says_where_a_run_stood() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = save(folder.path(), after(3), 1.5);
+    let whole = std::fs::read(&path).unwrap();
+    assert_eq!(Meta::read(&path).unwrap(), Checkpoint::load(&path).unwrap().meta);
+    let mut huge = whole.clone();
+    huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    let damaged = [&b""[..], &whole[..7], &whole[..100], &whole[..whole.len() - 1], &huge];
+    for bytes in damaged.into_iter().chain([&replaced(&whole, "format_version\\", "format_versiom\\")[..]]) {
+        std::fs::write(&path, bytes).unwrap();
+        let problem = Meta::read(&path).unwrap_err().to_string();
+        assert!(problem.starts_with(&path.display().to_string()), "{problem}");
+    }
+    assert!(Meta::read(&folder.path().join("missing")).is_err());
+}
+
+#[test]
+fn a_damaged_newest_gives_way_to_the_one_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path();
+    assert!(load_newest(run).unwrap().is_none());
+    let paths = [1, 2, 3].map(|epoch| save(run, after(epoch), 1.0));
+    assert_eq!(load_newest(run).unwrap().unwrap().path, paths[2]);
+    let whole = std::fs::read(&paths[2]).unwrap();
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() ^= 0x10;
+    for damage in [&whole[..whole.len() / 2], &flipped, b"", b"garbage"] {
+        std::fs::write(&paths[2], damage).unwrap();
+        let found = load_newest(run).unwrap().unwrap();
+        assert_eq!((&found.path, found.checkpoint.meta.epoch), (&paths[1], 2));
+        let [damaged] = &found.damaged[..] else { panic!("{:?}", found.damaged) };
+        assert!(damaged.path == paths[2] && damaged.reason.to_string().contains("epoch0003"), "{damaged:?}");
+    }
+    // A folder in its place cannot be read either.
+    std::fs::remove_file(&paths[1]).unwrap();
+    std::fs::create_dir(&paths[1]).unwrap();
+    let found = load_newest(run).unwrap().unwrap();
+    assert_eq!((&found.path, found.damaged.len()), (&paths[0], 2));
+    std::fs::write(&paths[0], b"").unwrap();
+    let problem = load_newest(run).unwrap_err().to_string();
+    assert!([1, 2, 3].iter().all(|n| problem.contains(&format!("epoch000{n}"))), "{problem}");
+    // A later version knew something we do not: it is not passed over.
+    std::fs::write(&paths[2], replaced(&whole, r#""format_version":"1""#, r#""format_version":"2""#)).unwrap();
+    let problem = load_newest(run).unwrap_err();
+    assert!(problem.exit_code() == 2 && problem.to_string().contains("checkpoint format 2"), "{problem}");
+}
+
+#[test]
+fn the_hash_is_of_names_shapes_and_numbers_of_the_model() {
+    let tensors = example().tensors;
+    let hash = weights_hash(&tensors);
+    assert!(hash.len() == 32 && hash.bytes().all(|b| b.is_ascii_hexdigit()));
+    let changed = |change: &dyn Fn(&mut Vec<NamedTensor>)| {
+        let mut tensors = tensors.clone();
+        change(&mut tensors);
+        weights_hash(&tensors)
+    };
+    let optimizer = tensors.iter().position(|t| t.name.starts_with("optimizer.")).unwrap();
+    assert_eq!(changed(&|t| t.reverse()), hash);
+    assert_eq!(changed(&|t| t[optimizer].data[0] += 1.0), hash);
+    assert_eq!(changed(&|t| drop(t.remove(optimizer))), hash);
+    let others = [
+        changed(&|t| t[0].data[0] += 1.0),
+        changed(&|t| t[0].shape = vec![3, 4, 7, 7]),
+        changed(&|t| t[0].name.push('x')),
+        changed(&|t| drop(t.pop())),
+    ];
+    assert!(others.iter().enumerate().all(|(i, other)| *other != hash && !others[..i].contains(other)));
 }

@@ -1,6 +1,6 @@
 //! The configuration: layers, messages, file form.
 
-use disentangle::config::{Config, Overrides, presets};
+use disentangle::config::{CheckpointEvery, Config, Overrides, presets};
 use disentangle::data::augment::AugmentConfig;
 use disentangle::nn::Backbone;
 use disentangle::optim::schedule::Schedule;
@@ -240,6 +240,31 @@ fn an_older_file_gets_the_defaults_of_newer_keys() {
     assert_eq!((config.epochs, config.eval.restarts), (3, 10));
     let error = Config::from_toml("future_key = 3", "config.toml").unwrap_err().to_string();
     assert!(error.starts_with("unknown key 'future_key' in config.toml"), "{error}");
+}
+
+#[test]
+fn checkpoints_by_epochs_steps_and_time() {
+    let every = |file: &str, set: &str| resolve(file, &[set]).unwrap().checkpoint_every;
+    let expected = CheckpointEvery { epochs: 1, steps: 500, seconds: 600 };
+    assert_eq!(every("checkpoint_every = '1epoch,500steps,10m'", "seed=1"), expected);
+    // As files and commands had it before.
+    assert_eq!(every("checkpoint_every = 3", "seed=1"), CheckpointEvery { epochs: 3, ..Default::default() });
+    assert_eq!(every("", "checkpoint_every=0"), "end".parse().unwrap());
+    assert_eq!(every("", "checkpoint_every=5steps,1h"), "1h,5steps".parse().unwrap());
+    let message = problem("", &["checkpoint_every=10minutes"]);
+    assert!(message.starts_with("--set: checkpoint_every = \"10minutes\": '10minutes': expected a list"), "{message}");
+    assert!(problem("", &["checkpoint_every=-1"]).contains("checkpoint_every"));
+}
+
+#[test]
+fn options_and_set_name_keys() {
+    let overrides = Overrides {
+        options: vec![("epochs", Value::from(3))],
+        set: vec!["learning_rate = 0.1".into(), "blur=0.5".into()],
+        ..Overrides::default()
+    };
+    let named = ["epochs", "learning_rate", "augment.blur", "seed"].map(|key| overrides.names(key));
+    assert_eq!(named, [true, true, true, false]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 pub use super::download::DownloadArgs;
 pub use super::inspect::InspectArgs;
 pub use super::pack::{PackArgs, VerifyArgs};
-use crate::config::{Config, Device, Overrides, Precision, presets};
+use crate::config::{CheckpointEvery, Config, Device, Overrides, Precision, presets};
 use crate::nn::Backbone;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ Examples:
   disentangle eval runs/shapes                            scores of its newest checkpoint
   disentangle embed runs/shapes/checkpoint-epoch0020.safetensors --data photos/ --out embeddings
 
-Exit codes: 0 done, 1 failed, 2 bad usage.
+Exit codes: 0 done, 1 failed, 2 bad usage, 130 stopped by SIGINT (Ctrl-C), 143 by SIGTERM.
 `disentangle COMMAND --help` explains a command; `train --help` lists all presets and configuration keys.";
 
 /// Contrastive Disentangling: learns from unlabelled images, without labels, what makes them differ.
@@ -98,6 +98,13 @@ pub struct TrainArgs {
     /// Worker threads; results do not depend on it [default: all cores].
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,
+    /// When to write checkpoints besides the one at the end: a list of N epochs, steps, s, m, h, or `end` [default:
+    /// 1epoch,10m].
+    #[arg(long, value_name = "1epoch,500steps,10m")]
+    pub checkpoint_every: Option<CheckpointEvery>,
+    /// Checkpoints kept: so many of the newest, and the best; 0 keeps all [default: 2].
+    #[arg(long, value_name = "N")]
+    pub keep: Option<u32>,
     /// Go on from the newest checkpoint in the run folder, with its configuration.
     #[arg(long)]
     pub resume: bool,
@@ -202,6 +209,8 @@ impl TrainArgs {
             ("epochs", number(self.epochs)),
             ("seed", self.seed.map(Value::from)),
             ("threads", number(self.threads)),
+            ("checkpoint_every", name(self.checkpoint_every.map(String::from))),
+            ("keep", number(self.keep)),
             ("max_bad", self.max_bad.map(Value::from)),
         ];
         Overrides { file: self.config.clone(), options: present(given), set: self.set.clone() }
@@ -267,8 +276,9 @@ fn train_manual() -> String {
     format!(
         "Values come in this order, later ones win: the defaults below, --preset, --config, options, --set.\n\
          An unknown key or a value out of range is an error that names it.\n\
-         Ctrl-C stops after the current step and leaves a checkpoint; --resume goes on from it.\n\
-         Exit codes: 0 done, 1 failed, 2 bad usage.\n\n\
+         Signals: SIGINT (Ctrl-C) and SIGTERM stop after the current step and leave a checkpoint, from which --resume goes\n\
+         on; a second one stops at once. SIGUSR1 leaves a checkpoint and goes on.\n\
+         Exit codes: 0 done, 1 failed, 2 bad usage, 130 stopped by SIGINT, 143 by SIGTERM.\n\n\
          Presets:\n{}\n\
          Configuration keys and their defaults, as in a --config file:\n\n{}",
         preset_lines(),
@@ -350,6 +360,6 @@ mod tests {
             assert!(help.contains(line), "{line}");
         }
         assert!(presets().iter().all(|preset| help.contains(&preset.description)));
-        assert!(help.contains("Exit codes: 0 done, 1 failed, 2 bad usage."));
+        assert!(help.contains("Exit codes: 0 done, 1 failed, 2 bad usage, 130 stopped by SIGINT, 143 by SIGTERM."));
     }
 }

@@ -48,6 +48,7 @@ pub fn load(config: &Config) -> Result<Dataset> {
     // Also for copies that were made under a milder rule.
     check_bad(dataset.catalog(), dataset.len() + dataset.catalog().bad(), config.max_bad).map_err(at_data)?;
     describe(dataset.catalog());
+    interrupt::at_once()?;
     Ok(dataset)
 }
 

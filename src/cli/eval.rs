@@ -19,7 +19,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let baselines = Baselines { pixels: evaluator.score_pixels(size)?, ..known };
     let evaluation = evaluator.evaluate(&embeddings, &baselines)?;
     if args.json {
-        print(&serde_json::to_string(&evaluation).unwrap_or_default());
+        print(&run::results_json(&evaluation, &network.checkpoint.weights_hash()));
         return Ok(());
     }
     print(&evaluation.table());

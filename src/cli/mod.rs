@@ -10,6 +10,7 @@ pub mod info;
 mod inspect;
 mod interrupt;
 mod pack;
+mod resume;
 mod train;
 
 use std::io::Write;
@@ -25,31 +26,39 @@ use crate::eval::embed::{Embeddings, embed};
 use crate::log::say;
 use crate::model::Model;
 use crate::nn::Params;
+use crate::run::RunStamp;
 use crate::train::Outcome;
 use crate::trainer::architecture;
 use crate::{Error, Result, snapshot};
 
-/// Exit code of a run that Ctrl-C stopped, after its checkpoint: what shells use for it.
-pub const INTERRUPTED: u8 = 130;
-
-/// Runs a command; the result is the exit code: 0 done, [`INTERRUPTED`] stopped. Errors carry their own codes.
+/// Runs a command; the result is the exit code: 0 done, 130 or 143 stopped by SIGINT or SIGTERM. Errors carry their own codes.
 pub fn run(cli: Cli) -> Result<u8> {
-    match cli.command {
-        Command::Train(args) => Ok(match train::run(&args)? {
-            Outcome::Finished => 0,
-            Outcome::Interrupted => INTERRUPTED,
-        }),
-        Command::Eval(args) => eval::run(&args).map(|()| 0),
-        Command::Embed(args) => embed::run(&args).map(|()| 0),
-        Command::Pack(args) => pack::pack(&args).map(|()| 0),
-        Command::Verify(args) => pack::verify(&args).map(|()| 0),
-        Command::Inspect(args) => inspect::run(&args).map(|()| 0),
-        Command::Download(args) => download::run(&args).map(|()| 0),
+    match command(cli) {
+        Ok(Outcome::Finished) => Ok(0),
+        Ok(Outcome::Interrupted) => Ok(interrupt::code()),
+        Err(Error::Interrupted) => {
+            say("stopped");
+            Ok(interrupt::code())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn command(cli: Cli) -> Result<Outcome> {
+    let done = match cli.command {
+        Command::Train(args) => return train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Embed(args) => embed::run(&args),
+        Command::Pack(args) => pack::pack(&args),
+        Command::Verify(args) => pack::verify(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Download(args) => download::run(&args),
         Command::Info => {
             print(&info::info());
-            Ok(0)
+            Ok(())
         }
-    }
+    };
+    done.map(|()| Outcome::Finished)
 }
 
 /// Writes to stdout; a reader that has gone (`| head`) is no error.
@@ -120,8 +129,13 @@ struct Trained {
 
 /// Reads the network that `path` (a run folder or a checkpoint) means.
 fn trained(path: &std::path::Path, overrides: &Overrides) -> Result<Trained> {
-    let path = checkpoint::find(path)?;
-    let checkpoint = Checkpoint::load(&path)?;
+    let newest = checkpoint::find(path)?;
+    let (checkpoint, path) = if path.is_dir() {
+        RunStamp::read(path)?; // refuses a folder of a later version
+        resume::newest(path)?.ok_or_else(|| Error::Usage(format!("{} holds no checkpoint", path.display())))?.into()
+    } else {
+        (Checkpoint::load(&newest)?, newest)
+    };
     let config = overrides.resolve_over(&checkpoint.meta.config)?;
     Ok(Trained { config, checkpoint, path })
 }

@@ -18,7 +18,7 @@ use crate::{Error, Result, run};
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "The file is complete when it is there: until then it has another name. Images that cannot be used are \
-listed in OUT.quarantine.jsonl.\nExit codes: 0 done, 1 failed, 2 bad usage, 130 stopped by Ctrl-C."
+listed in OUT.quarantine.jsonl.\nExit codes: 0 done, 1 failed, 2 bad usage, 130 stopped by SIGINT (Ctrl-C), 143 by SIGTERM."
 )]
 pub struct PackArgs {
     /// Images, as for `train --data`; several are joined.

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::args::TrainArgs;
-use super::{data, dry_run, fills_a_batch, interrupt, on_device, print};
+use super::{data, dry_run, fills_a_batch, interrupt, on_device, print, resume};
 use crate::backend::Backend;
-use crate::checkpoint::{self, Checkpoint};
-use crate::config::{Config, Overrides};
+use crate::checkpoint::{self, Newest};
+use crate::config::Config;
 use crate::data::Dataset;
-use crate::data::loader::{Position, steps_per_epoch};
+use crate::data::loader::steps_per_epoch;
 use crate::eval::embed::{calibrate, embed};
 use crate::eval::{Baselines, Evaluator};
 use crate::log::say;
 use crate::loss::trivial_feature_loss;
 use crate::model::Model;
 use crate::nn::Params;
-use crate::run::{self, Run};
+use crate::run::{self, LastWords, Requests, Resumed, Run, RunLock, RunStamp, Saved};
 use crate::train::{Outcome, train};
 use crate::trainer::{Trainer, architecture};
 use crate::{Error, Result, snapshot};
@@ -38,20 +38,21 @@ pub fn run(args: &TrainArgs) -> Result<Outcome> {
         print(&dry_run::report(&config)?);
         return Ok(Outcome::Finished);
     }
-    on_device!(&config.clone(), backend => start(backend, config))
+    let requests = interrupt::listen()?;
+    on_device!(&config.clone(), backend => start(backend, config, requests))
 }
 
 /// Begins a run.
-fn start<B: Backend>(backend: B, config: Config) -> Result<Outcome> {
+fn start<B: Backend>(backend: B, config: Config, requests: &Requests) -> Result<Outcome> {
     let dataset = load(&config)?;
-    let trainer = Trainer::new(backend, config, dataset.len())?;
+    let mut trainer = Trainer::new(backend, config, dataset.len())?;
     let folder = match trainer.config.out.as_str() {
-        "" => run::fresh(Path::new(RUNS), &trainer.config.preset),
+        "" => run::fresh(Path::new(RUNS), &trainer.config.preset)?,
         out => PathBuf::from(out),
     };
-    run::create(&folder, &trainer.config)?;
-    run::write_quarantine(&folder, dataset.excluded())?;
-    carry_out(trainer, &dataset, &folder)
+    let lock = run::create(&folder, &trainer.config, &dataset)?;
+    let run = open(&folder, lock, &mut trainer, &dataset, Resumed::default())?;
+    carry_out(trainer, &dataset, run, requests)
 }
 
 /// Goes on with a run: its configuration, changed only where that is harmless or asked for.
@@ -62,25 +63,51 @@ fn resume(args: &TrainArgs) -> Result<Outcome> {
         Some(out) => PathBuf::from(out.as_str().unwrap_or_default()),
         None => run::latest(Path::new(RUNS))?,
     };
-    let saved = run::config(&folder)?;
-    let config = resumed_config(&overrides, &saved)?;
     if args.dry_run {
-        print(&dry_run::report(&config)?);
+        print(&dry_run::report(&resume::config(&overrides, &run::config(&folder)?, &folder)?)?);
         return Ok(Outcome::Finished);
     }
-    on_device!(&config.clone(), backend => go_on(backend, config, &folder))
+    let requests = interrupt::listen()?;
+    let lock = run::reopen(&folder)?;
+    // The version before what it may have changed.
+    let stamp = RunStamp::read(&folder)?;
+    let config = resume::config(&overrides, &run::config(&folder)?, &folder)?;
+    let newest = resume::newest(&folder)?;
+    let begun = Begun { folder, lock, stamp, newest };
+    on_device!(&config.clone(), backend => go_on(backend, config, begun, requests))
 }
 
-/// Goes on from the newest checkpoint in `folder`.
-fn go_on<B: Backend>(backend: B, config: Config, folder: &Path) -> Result<Outcome> {
+/// What is there of a run that goes on.
+struct Begun {
+    folder: PathBuf,
+    lock: RunLock,
+    stamp: Option<RunStamp>,
+    newest: Option<Newest>,
+}
+
+/// Goes on from the newest checkpoint.
+fn go_on<B: Backend>(backend: B, config: Config, begun: Begun, requests: &Requests) -> Result<Outcome> {
+    let Begun { folder, lock, stamp, newest } = begun;
     let dataset = load(&config)?;
-    let mut trainer = Trainer::new(backend, config, dataset.len())?;
-    match checkpoint::newest(folder)? {
-        Some(path) => restore(&mut trainer, &dataset, &path)?,
-        None => say(&format!("no checkpoint in {} yet: starting from the beginning", folder.display())),
+    let now = run::stamp(&dataset);
+    if let Some(stamp) = &stamp {
+        resume::same_data(&folder, &stamp.data, &now)?;
     }
-    run::save_config(folder, &trainer.config)?;
-    carry_out(trainer, &dataset, folder)
+    let mut trainer = Trainer::new(backend, config, dataset.len())?;
+    let resumed = match newest {
+        Some(newest) => {
+            resume::same_run(&trainer.config, &folder, &newest.checkpoint, &now)?;
+            restore(&mut trainer, newest)?
+        }
+        None => {
+            say(&format!("no checkpoint in {} yet: starting from the beginning", folder.display()));
+            Resumed::default()
+        }
+    };
+    run::save_config(&folder, &trainer.config)?;
+    run::complete(&folder, &dataset, stamp.is_some())?;
+    let run = open(&folder, lock, &mut trainer, &dataset, resumed)?;
+    carry_out(trainer, &dataset, run, requests)
 }
 
 /// The data set, with images enough to train on and to evaluate: found out before anything is written.
@@ -91,45 +118,28 @@ fn load(config: &Config) -> Result<Arc<Dataset>> {
     Ok(Arc::new(dataset))
 }
 
-/// The saved configuration with what the command line may change. Errors with [`Error::Usage`] listing what it may not.
-fn resumed_config(overrides: &Overrides, saved: &Config) -> Result<Config> {
-    let config = overrides.resolve_over(saved)?;
-    let refused: Vec<String> = config
-        .diff(saved)
-        .into_iter()
-        // More epochs are what one resumes for; other data are found out by their fingerprint.
-        .filter(|difference| difference.changes_training() && !["epochs", "data"].contains(&difference.key.as_str()))
-        .map(|difference| format!("{} is {} in the run, not {}", difference.key, difference.theirs, difference.mine))
-        .collect();
-    if refused.is_empty() {
-        return Ok(config);
-    }
-    Err(Error::Usage(format!("cannot resume with another configuration ({}): start a new run", refused.join("; "))))
-}
-
-fn restore<B: Backend>(trainer: &mut Trainer<B>, dataset: &Dataset, path: &Path) -> Result<()> {
-    let checkpoint = Checkpoint::load(path)?;
-    let (then, now) = (&checkpoint.meta.data, run::stamp(dataset));
-    if then.fingerprint != now.fingerprint || then.images != now.images {
-        return Err(Error::Usage(format!(
-            "{} was trained on other data (then: {}; now: {})",
-            path.display(),
-            then.description,
-            now.description
-        )));
-    }
-    let context = |e: Error| Error::format(path, e.to_string());
+/// Sets the trainer to where the checkpoint stands.
+fn restore<B: Backend>(trainer: &mut Trainer<B>, newest: Newest) -> Result<Resumed> {
+    let Newest { checkpoint, path, damaged } = newest;
+    let context = |e: Error| Error::format(&path, e.to_string());
     snapshot::restore_params(&mut trainer.params, &checkpoint).map_err(context)?;
     snapshot::restore_adam(&trainer.params, &mut trainer.adam, &checkpoint).map_err(context)?;
-    trainer.position = Position { epoch: checkpoint.meta.epoch, step: checkpoint.meta.step_in_epoch };
+    trainer.position = checkpoint.meta.position();
     trainer.epoch_losses = checkpoint.meta.losses;
     say(&format!("resuming after step {} from {}", checkpoint.meta.step, path.display()));
-    Ok(())
+    let saved = Saved { path, position: trainer.position, step: checkpoint.meta.step };
+    let damaged = damaged.into_iter().map(|damaged| damaged.path).collect();
+    Ok(Resumed { checkpoint: Some((saved, checkpoint.weights_hash())), damaged })
 }
 
-/// Baselines, training, and the last word.
-fn carry_out<B: Backend>(mut trainer: Trainer<B>, dataset: &Arc<Dataset>, folder: &Path) -> Result<Outcome> {
-    let clock = Instant::now();
+/// Says what is to be done, and opens the run's logs and display.
+fn open<B: Backend>(
+    folder: &Path,
+    lock: RunLock,
+    trainer: &mut Trainer<B>,
+    dataset: &Dataset,
+    resumed: Resumed,
+) -> Result<Run> {
     let steps = steps_per_epoch(dataset.len(), trainer.config.batch_size);
     let (config, parameters) = (&trainer.config, trainer.params.trained_elems());
     say(&format!(
@@ -140,26 +150,36 @@ fn carry_out<B: Backend>(mut trainer: Trainer<B>, dataset: &Arc<Dataset>, folder
         config.epochs,
         folder.display()
     ));
-    let mut run = Run::open(folder, &mut trainer, steps)?;
-    if scores_exist(dataset) && run::baselines(folder).is_none() {
+    Run::open(folder, lock, trainer, steps, resumed)
+}
+
+/// Baselines, training, and the last word.
+fn carry_out<B: Backend>(
+    mut trainer: Trainer<B>,
+    dataset: &Arc<Dataset>,
+    mut run: Run,
+    requests: &Requests,
+) -> Result<Outcome> {
+    let clock = Instant::now();
+    requests.end_at_once(run.last_words());
+    if scores_exist(dataset) && run.lacks_baselines() {
         run.say("scoring raw pixels and the untrained network, which training has to beat");
-        run.save_baselines(baselines(&trainer, dataset)?)?;
+        run.save_baselines(baselines(&trainer, dataset)?);
     }
-    let outcome =
-        train(&mut trainer, dataset, &mut run, interrupt::flag("stopping after this step, with a checkpoint")?)?;
-    run.finish();
-    if outcome == Outcome::Interrupted {
-        say(&format!("stopped; go on with: disentangle train --out {} --resume", folder.display()));
-        return Ok(outcome);
+    // Stopped or killed before the evaluation at an epoch's end.
+    run.evaluate_if_due(&mut trainer, dataset, requests)?;
+    let stopped = requests.stop();
+    let outcome = if stopped { Outcome::Interrupted } else { train(&mut trainer, dataset, &mut run, requests)? };
+    let finished = run.finish(&trainer, dataset);
+    if let Some(evaluation) = run.evaluation().filter(|_| outcome == Outcome::Finished) {
+        print(&format!("\n{}\n{}", evaluation.table(), last_word(&trainer, dataset, run.folder(), clock)));
     }
-    // A resumed run may have had nothing left to do.
-    if run.evaluation().is_none() {
-        run.evaluate(&mut trainer, dataset)?;
+    let LastWords { out, err } = run.last_words();
+    print(&out);
+    if outcome == Outcome::Interrupted && finished.is_ok() {
+        say(&err);
     }
-    if let Some(evaluation) = run.evaluation() {
-        print(&format!("\n{}\n{}", evaluation.table(), last_word(&trainer, dataset, folder, clock)));
-    }
-    Ok(outcome)
+    finished.map(|()| outcome)
 }
 
 /// Whether there is a ground truth to score against.
@@ -188,6 +208,12 @@ fn last_word<B: Backend>(trainer: &Trainer<B>, dataset: &Dataset, folder: &Path,
     let trivial = trivial_feature_loss(config.feature_num(), config.alpha);
     let heads = losses.feature - config.alpha * losses.entropy;
     let data = config.data.join(" --data ");
+    let best = match checkpoint::best(folder) {
+        Ok(Some((path, loss))) => {
+            format!("best checkpoint (lowest mean loss of an epoch, {loss:.4}): {}\n", path.display())
+        }
+        _ => String::new(),
+    };
     let folder = folder.display();
     let next = match dataset.labels() {
         Some(_) => format!("disentangle eval {folder} --clusters K"),
@@ -196,7 +222,7 @@ fn last_word<B: Backend>(trainer: &Trainer<B>, dataset: &Dataset, folder: &Path,
     let side = if heads <= trivial { "below" } else { "above" };
     format!(
         "feature loss - alpha entropy: {heads:.3}, {:.3} {side} the trivial solution of heads that always say 0.5 ({trivial:.3})\n\
-         {:.0} s; run: {folder} (config.toml, metrics.jsonl, results.json, checkpoints)\n\
+         {best}{:.0} s; run: {folder} (config.toml, metrics.jsonl, results.json, checkpoints)\n\
          next:\n  {next}\n  disentangle embed {folder} --data {data} --out {folder}/embeddings\n  \
          disentangle train --data YOUR_IMAGES   (a folder or a .tar; train --help for more)",
         (trivial - heads).abs(),

@@ -43,6 +43,13 @@ impl Overrides {
         stack(saved.to_table(), preset, layers)
     }
 
+    /// Whether an option or `--set` names this very key.
+    pub fn names(&self, key: &str) -> bool {
+        let of_set = |text: &String| full_key(text.split('=').next().unwrap_or_default().trim()).ok();
+        self.options.iter().any(|(option, _)| *option == key)
+            || self.set.iter().filter_map(of_set).any(|name| name == key)
+    }
+
     /// Everything above the preset, parsed.
     fn layers(&self) -> Result<Vec<Layer>> {
         let mut layers = Vec::new();

@@ -5,12 +5,14 @@
 //! full. In the file form "not given" is 0 (or an empty string), because TOML has no null and a later layer must be
 //! able to take a value back.
 
+mod checkpoint_every;
 mod device;
 mod layers;
 mod precision;
 mod presets;
 mod validate;
 
+pub use checkpoint_every::CheckpointEvery;
 pub use device::Device;
 pub use layers::Overrides;
 pub(crate) use layers::did_you_mean;
@@ -103,9 +105,9 @@ pub struct Config {
     pub threads: usize,
     /// Folder of the run; empty: chosen from the preset's name.
     pub out: String,
-    /// Epochs between checkpoints; 0: only at the end.
-    pub checkpoint_every: usize,
-    /// Checkpoints kept, the newest ones; 0: all.
+    /// When checkpoints are written, besides the end and before an evaluation.
+    pub checkpoint_every: CheckpointEvery,
+    /// Checkpoints kept, the newest ones, and the best one as well; 0: all.
     pub keep: usize,
     /// Steps between lines of the log, at least 1.
     pub log_every: usize,
@@ -156,11 +158,20 @@ const FREE_ON_RESUME: [&str; 10] = [
     "eval", // the whole table
 ];
 
+/// Keys that a resumed run takes on from an option or `--set` that names them: how long and how fast to descend. All others
+/// say which network learns what from which images in which order, and belong to the run from its first step to its last.
+const TOLD_ON_RESUME: [&str; 5] = ["epochs", "learning_rate", "schedule", "weight_decay", "clip_norm"];
+
 impl Difference {
     /// True if the difference changes what is trained, so that a resumed run is no longer the uninterrupted one.
     pub fn changes_training(&self) -> bool {
         let top = self.key.split('.').next().unwrap_or(&self.key);
         !FREE_ON_RESUME.contains(&top)
+    }
+
+    /// True if a run may go on with the difference where the user asked for it by name.
+    pub fn may_be_told(&self) -> bool {
+        TOLD_ON_RESUME.contains(&self.key.as_str())
     }
 }
 

@@ -33,7 +33,7 @@ pub trait Slot: AsRef<[u8]> + AsMut<[u8]> + Send + 'static {}
 impl<S: AsRef<[u8]> + AsMut<[u8]> + Send + 'static> Slot for S {}
 
 /// A place in a run: the step about to be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// Epoch, from 0.
     pub epoch: u64,

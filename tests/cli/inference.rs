@@ -31,7 +31,7 @@ fn eval_gives_the_scores_of_the_run() {
     let other: Value = serde_json::from_str(&folder.done("eval run --data shapes:50 --json")).unwrap();
     assert_eq!((&other["images"], &other["untrained"]), (&50.into(), &Value::Null));
     assert!(other["pixels"]["nmi"].is_f64());
-    assert_eq!(folder.names("run").len(), 5, "eval writes nothing");
+    assert_eq!(folder.names("run").len(), 8, "eval writes nothing");
 }
 
 /// The rows and columns of a float32 array, and its numbers.

@@ -1,10 +1,13 @@
 //! The program as a user runs it: tiny networks on tiny data, whole commands, their files, exit codes and words.
 
 mod bad_input;
+mod checkpoints;
 mod inference;
 mod inspect;
 mod pack;
+mod refusals;
 mod resume;
+mod signals;
 mod train;
 
 use std::collections::BTreeMap;
@@ -109,17 +112,31 @@ impl Folder {
         }
     }
 
-    /// `metrics.jsonl` of a run without the fields that tell the time. Every line is a whole record.
+    /// `metrics.jsonl` of a run. Every line is a whole record, and none tells the time.
     fn metrics(&self, run: &str) -> Vec<BTreeMap<String, Value>> {
-        let text = String::from_utf8(self.read(&format!("{run}/metrics.jsonl"))).unwrap();
-        assert!(text.is_empty() || text.ends_with('\n'));
-        let lines = text.lines().map(|line| serde_json::from_str::<BTreeMap<String, Value>>(line).unwrap());
+        let lines = self.lines(run, "metrics.jsonl");
+        assert!(lines.iter().all(|line| !line.contains_key("seconds") && !line.contains_key("views_per_s")));
         lines
-            .map(|mut line| {
-                ["seconds", "views_per_s"].iter().for_each(|time| drop(line.remove(*time)));
-                line
-            })
-            .collect()
+    }
+
+    /// A log of a run.
+    fn lines(&self, run: &str, name: &str) -> Vec<BTreeMap<String, Value>> {
+        let text = String::from_utf8(self.read(&format!("{run}/{name}"))).unwrap();
+        assert!(text.is_empty() || text.ends_with('\n'));
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The last step in the log of a run that goes on.
+    fn metrics_so_far(&self, run: &str) -> u64 {
+        let text = String::from_utf8(self.read(&format!("{run}/metrics.jsonl"))).unwrap();
+        let lines = text.split_inclusive('\n').filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.last().and_then(|line| line["step"].as_u64()).unwrap_or(0)
+    }
+
+    /// The names of a run's checkpoints, oldest first.
+    fn checkpoints(&self, run: &str) -> Vec<String> {
+        let list = disentangle::checkpoint::list(&self.path(run)).unwrap();
+        list.into_iter().map(|(_, path)| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
     }
 }
 

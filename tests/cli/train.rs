@@ -1,5 +1,9 @@
 //! Training: what it leaves, and that it depends on the seed alone.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
 use crate::{Folder, TINY};
 
 #[test]
@@ -14,6 +18,9 @@ fn a_run_leaves_its_files_and_a_table() {
         "config.toml",
         "metrics.jsonl",
         "results.json",
+        "run.json",
+        "run.lock",
+        "timing.jsonl",
     ];
     assert_eq!(folder.names("run"), files);
     // The four rows, in order, each with three figures.
@@ -28,11 +35,19 @@ fn a_run_leaves_its_files_and_a_table() {
     for part in ["the trivial solution", "run: run", "next:", "disentangle embed run --data shapes:64"] {
         assert!(said.out.contains(part), "no `{part}` in {}", said.out);
     }
+    let weights = folder.json("run/results.json")["weights"].as_str().unwrap().to_owned();
+    assert_eq!(said.out.lines().last(), Some(format!("weights {weights}").as_str()));
+    assert_eq!(folder.checkpoint("run/checkpoint-epoch0002.safetensors").weights_hash(), weights);
     // 2 epochs of 4 steps, each followed by its epoch and its evaluation.
     let metrics = folder.metrics("run");
     let kinds: Vec<&str> = metrics.iter().map(|line| line["kind"].as_str().unwrap()).collect();
     let epoch = ["step", "step", "step", "step", "epoch", "eval"];
     assert_eq!(kinds, [epoch, epoch].concat());
+    let times = folder.lines("run", "timing.jsonl");
+    let places = |line: &BTreeMap<String, Value>| (line["kind"].clone(), line["step"].clone());
+    assert!(times.iter().map(places).eq(metrics.iter().map(places)), "{times:?}");
+    let seconds: Vec<f64> = times.iter().map(|line| line["seconds"].as_f64().unwrap()).collect();
+    assert!(seconds[0] > 0.0 && seconds.is_sorted(), "{seconds:?}");
     let numbers = |key: &str, kind: &str| -> Vec<u64> {
         metrics.iter().filter(|line| line["kind"] == kind).map(|line| line[key].as_u64().unwrap()).collect()
     };
@@ -67,29 +82,14 @@ fn the_same_seed_gives_the_same_bits() {
                 assert!(folder.read(&ours) == folder.read(&theirs), "{theirs}");
             }
         }
-        assert_eq!(folder.metrics("a"), folder.metrics(other));
-        for name in ["results.json", "baselines.json"] {
-            assert_eq!(folder.json(&format!("a/{name}")), folder.json(&format!("{other}/{name}")));
+        for name in ["metrics.jsonl", "results.json", "baselines.json", "run.json"] {
+            assert!(folder.read(&format!("a/{name}")) == folder.read(&format!("{other}/{name}")), "{other}/{name}");
         }
     }
     folder.done(&format!("{TINY} --epochs 2 --out d --seed 43"));
     let last = |run: &str| folder.checkpoint(&format!("{run}/checkpoint-epoch0002.safetensors"));
     assert_ne!(last("a").tensors, last("d").tensors);
     assert_ne!(folder.metrics("a")[0], folder.metrics("d")[0]);
-}
-
-#[test]
-fn checkpoints_are_kept_as_asked() {
-    let folder = Folder::new();
-    let checkpoints = |run: &str| -> Vec<String> {
-        folder.names(run).into_iter().filter(|name| name.ends_with(".safetensors")).collect()
-    };
-    folder.done(&format!("{TINY} --epochs 5 --set keep=2 --out two"));
-    assert_eq!(checkpoints("two"), ["checkpoint-epoch0004.safetensors", "checkpoint-epoch0005.safetensors"]);
-    folder.done(&format!("{TINY} --epochs 3 --set checkpoint_every=0 --out last"));
-    assert_eq!(checkpoints("last"), ["checkpoint-epoch0003.safetensors"]);
-    folder.done(&format!("{TINY} --epochs 5 --set checkpoint_every=2 --set keep=0 --out second"));
-    assert_eq!(checkpoints("second").len(), 3, "epochs 2, 4 and the last");
 }
 
 #[test]

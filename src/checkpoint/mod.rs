@@ -8,15 +8,22 @@
 //! Reading trusts nothing: the `safetensors` crate checks the header, the offsets here are checked again, then the
 //! checksums, and only then does anyone see a number.
 
+mod folder;
+
+pub use folder::{Damaged, Newest, best, find, list, load_newest, newest, path_at, prune};
+
 use crate::atomic_file::write_atomically;
 use crate::config::Config;
+use crate::data::loader::Position;
 use crate::loss::LossValues;
 use crate::{Error, Result};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use xxhash_rust::xxh3::Xxh3;
 
 /// What `format` in the metadata says.
 const FORMAT: &str = "disentangle.checkpoint";
@@ -24,6 +31,10 @@ const FORMAT: &str = "disentangle.checkpoint";
 const FORMAT_VERSION: u32 = 1;
 /// Bytes of the header's length in front of the header.
 const LENGTH_BYTES: usize = 8;
+/// Longest header that is read, in bytes: safetensors' own limit.
+const LONGEST_HEADER: u64 = 100_000_000;
+/// How the names of what is not the model's but its optimiser's begin.
+const OPTIMIZER: &str = "optimizer.";
 
 /// A named float32 array, rows outermost.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,13 +107,23 @@ impl Checkpoint {
     /// Errors: [`Error::Io`] if it cannot be read; [`Error::Format`], in one line that names the file, if it is no
     /// checkpoint, was written by a newer version, is cut short or has changed since it was written.
     pub fn load(path: &Path) -> Result<Checkpoint> {
+        Checkpoint::read(path)?.map_err(|unfit| Error::format(path, unfit.problem()))
+    }
+
+    /// [`Checkpoint::load`] that tells damage from a newer version.
+    fn read(path: &Path) -> Result<Result<Checkpoint, Unfit>> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        parse(&bytes).map_err(|problem| Error::format(path, problem))
+        Ok(parse(&bytes))
     }
 
     /// The tensor called `name`.
     pub fn tensor(&self, name: &str) -> Option<&NamedTensor> {
         self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
+    /// [`weights_hash`] of its tensors.
+    pub fn weights_hash(&self) -> String {
+        weights_hash(&self.tensors)
     }
 
     /// The file's JSON header, padded with spaces so that the numbers start at a multiple of 8 bytes.
@@ -141,7 +162,80 @@ impl Checkpoint {
     }
 }
 
+/// Why the content of a file is not a checkpoint to go on from.
+#[derive(Debug)]
+enum Unfit {
+    /// It is no checkpoint, or not the one that was written.
+    Damaged(String),
+    /// It was written by a later version of the program.
+    Newer(String),
+}
+
+impl Unfit {
+    /// What is wrong, in a user's words.
+    fn problem(self) -> String {
+        match self {
+            Unfit::Damaged(problem) | Unfit::Newer(problem) => problem,
+        }
+    }
+}
+
+impl From<String> for Unfit {
+    fn from(problem: String) -> Self {
+        Unfit::Damaged(problem)
+    }
+}
+
+impl From<&str> for Unfit {
+    fn from(problem: &str) -> Self {
+        Unfit::Damaged(problem.to_owned())
+    }
+}
+
+/// Says which weights a model has: xxh3, 128 bits, in hexadecimal, over name, shape and float32 bytes of every tensor but
+/// the optimiser's, in the order of their names. Equal weights have equal hashes whatever wrote them.
+pub fn weights_hash(tensors: &[NamedTensor]) -> String {
+    let mut model: Vec<&NamedTensor> = tensors.iter().filter(|t| !t.name.starts_with(OPTIMIZER)).collect();
+    model.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut hash = Xxh3::new();
+    for NamedTensor { name, shape, data } in model {
+        hash.update(&(name.len() as u64).to_le_bytes());
+        hash.update(name.as_bytes());
+        hash.update(&(shape.len() as u64).to_le_bytes());
+        shape.iter().for_each(|&side| hash.update(&(side as u64).to_le_bytes()));
+        little_endian(data, |bytes| hash.update(bytes));
+    }
+    format!("{:032x}", hash.digest128())
+}
+
 impl Meta {
+    /// Reads the header of the file at `path` and nothing of its numbers: whether it is whole is known by its length alone.
+    ///
+    /// Errors: as [`Checkpoint::load`].
+    pub fn read(path: &Path) -> Result<Meta> {
+        let mut file = File::open(path).map_err(Error::io("read", path))?;
+        let mut header = Vec::new();
+        let mut read = || -> io::Result<(u64, u64)> {
+            let mut length = [0; LENGTH_BYTES];
+            file.read_exact(&mut length)?;
+            let length = u64::from_le_bytes(length);
+            (&mut file).take(length.min(LONGEST_HEADER)).read_to_end(&mut header)?;
+            Ok((length, file.metadata()?.len()))
+        };
+        let (length, file_bytes) = match read() {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => (u64::MAX, 0),
+            read => read.map_err(Error::io("read", path))?,
+        };
+        let whole = header.len() as u64 == length;
+        let meta = if whole { parse_header(&header, file_bytes) } else { Err("cut short or damaged".into()) };
+        meta.map_err(|unfit| Error::format(path, unfit.problem()))
+    }
+
+    /// The step that would have been next.
+    pub fn position(&self) -> Position {
+        Position { epoch: self.epoch, step: self.step_in_epoch }
+    }
+
     /// The strings of a file's `__metadata__`.
     fn to_metadata(&self) -> Metadata {
         let LossValues { total, instance, feature, entropy } = self.losses;
@@ -181,8 +275,32 @@ impl Meta {
     }
 }
 
+/// The metadata of a header of a file of so many bytes.
+fn parse_header(header: &[u8], file_bytes: u64) -> Result<Meta, Unfit> {
+    #[derive(Deserialize)]
+    struct Header {
+        #[serde(rename = "__metadata__")]
+        metadata: Metadata,
+        #[serde(flatten)]
+        tensors: HashMap<String, Place>,
+    }
+    #[derive(Deserialize)]
+    struct Place {
+        data_offsets: [u64; 2],
+    }
+    let Header { metadata, tensors } =
+        serde_json::from_slice(header).map_err(|error| format!("its header makes no sense ({error})"))?;
+    check_format(&metadata)?;
+    let numbers = tensors.values().map(|tensor| tensor.data_offsets[1]).max().unwrap_or(0);
+    let expected = numbers.checked_add((LENGTH_BYTES + header.len()) as u64);
+    if expected != Some(file_bytes) {
+        return Err(format!("cut short or damaged ({file_bytes} bytes)").into());
+    }
+    Ok(Meta::from_metadata(&metadata)?)
+}
+
 /// Reads a whole file's bytes, or says what is wrong with them.
-fn parse(bytes: &[u8]) -> Result<Checkpoint, String> {
+fn parse(bytes: &[u8]) -> Result<Checkpoint, Unfit> {
     let (header_len, header) =
         SafeTensors::read_metadata(bytes).map_err(|error| unreadable(bytes, &error.to_string()))?;
     let metadata: Metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -197,18 +315,20 @@ fn parse(bytes: &[u8]) -> Result<Checkpoint, String> {
     for name in header.offset_keys() {
         let Some(info) = header.info(&name) else { continue };
         if info.dtype != Dtype::F32 {
-            return Err(format!("tensor '{name}' is {:?}, expected F32", info.dtype));
+            return Err(format!("tensor '{name}' is {:?}, expected F32", info.dtype).into());
         }
         let (start, end) = info.data_offsets;
         let data = numbers.get(start..end).ok_or_else(|| format!("tensor '{name}' lies outside the file"))?;
         let data: Vec<f32> = data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         if checksums.get(&name) != Some(&hex(tensor_crc32(&info.shape, &data))) {
-            return Err(format!("checksum mismatch in tensor '{name}': the file has changed since it was written"));
+            return Err(
+                format!("checksum mismatch in tensor '{name}': the file has changed since it was written").into()
+            );
         }
         tensors.push(NamedTensor { name, shape: info.shape.clone(), data });
     }
     if tensors.len() != checksums.len() {
-        return Err(format!("{} tensors where {} were written", tensors.len(), checksums.len()));
+        return Err(format!("{} tensors where {} were written", tensors.len(), checksums.len()).into());
     }
     Ok(Checkpoint { tensors, meta })
 }
@@ -217,7 +337,7 @@ fn parse(bytes: &[u8]) -> Result<Checkpoint, String> {
 fn unreadable(bytes: &[u8], crate_says: &str) -> String {
     let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));
     match (length, bytes.get(LENGTH_BYTES)) {
-        (Some(length), Some(b'{')) if length <= 100_000_000 => {
+        (Some(length), Some(b'{')) if length <= LONGEST_HEADER => {
             format!("a safetensors file that is cut short or damaged ({crate_says}, {} bytes)", bytes.len())
         }
         _ => format!("not a checkpoint: no safetensors header ({crate_says})"),
@@ -225,24 +345,24 @@ fn unreadable(bytes: &[u8], crate_says: &str) -> String {
 }
 
 /// Checks name, version and checksum of the metadata.
-fn check_format(metadata: &Metadata) -> Result<(), String> {
+fn check_format(metadata: &Metadata) -> Result<(), Unfit> {
     if metadata.get("format").is_none_or(|format| format != FORMAT) {
-        return Err("a safetensors file, but not a checkpoint of this program".to_owned());
+        return Err("a safetensors file, but not a checkpoint of this program".into());
     }
     let version = metadata.get("format_version").and_then(|version| version.parse::<u32>().ok());
     match version {
         Some(FORMAT_VERSION) => {}
         Some(version) if version > FORMAT_VERSION => {
             let writer = metadata.get("program").map_or("?", String::as_str);
-            return Err(format!(
+            return Err(Unfit::Newer(format!(
                 "checkpoint format {version}, written by disentangle {writer}; this is {}, which reads format {FORMAT_VERSION}",
                 env!("CARGO_PKG_VERSION")
-            ));
+            )));
         }
-        _ => return Err("its metadata's 'format_version' makes no sense".to_owned()),
+        _ => return Err("its metadata's 'format_version' makes no sense".into()),
     }
     if metadata.get("metadata_crc32") != Some(&hex(metadata_crc32(metadata))) {
-        return Err("checksum mismatch in the metadata: the file has changed since it was written".to_owned());
+        return Err("checksum mismatch in the metadata: the file has changed since it was written".into());
     }
     Ok(())
 }
@@ -294,57 +414,4 @@ fn hex(crc: u32) -> String {
 /// `value` as JSON. The types it is called with have string keys and integers only, which cannot fail.
 fn json<T: Serialize>(value: &T) -> serde_json::Value {
     serde_json::to_value(value).expect("maps of strings and integers are JSON")
-}
-
-/// The checkpoint's path after `epoch` complete epochs, in the folder `run`.
-pub fn path_after(run: &Path, epoch: u64) -> PathBuf {
-    run.join(format!("checkpoint-epoch{epoch:04}.safetensors"))
-}
-
-/// The number in a name that [`path_after`] gives.
-fn epoch_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix("checkpoint-epoch")?.strip_suffix(".safetensors")?;
-    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
-}
-
-/// The checkpoints in the folder `run` with their epochs, oldest first. [`Error::Io`] if the folder cannot be read.
-pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(run).map_err(Error::io("read", run))? {
-        let entry = entry.map_err(Error::io("read", run))?;
-        if let Some(epoch) = entry.file_name().to_str().and_then(epoch_of) {
-            found.push((epoch, entry.path()));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// The newest checkpoint in the folder `run`, if there is one. [`Error::Io`] if the folder cannot be read.
-pub fn newest(run: &Path) -> Result<Option<PathBuf>> {
-    Ok(list(run)?.pop().map(|(_, path)| path))
-}
-
-/// The checkpoint that `path` means: the file itself, or the newest in a run's folder.
-///
-/// Errors: [`Error::Usage`] if nothing is there or the folder holds no checkpoint; [`Error::Io`] if it cannot be read.
-pub fn find(path: &Path) -> Result<PathBuf> {
-    if !path.exists() {
-        return Err(Error::Usage(format!("{} does not exist: give a run's folder or a checkpoint", path.display())));
-    }
-    if !path.is_dir() {
-        return Ok(path.to_path_buf());
-    }
-    let none = || Error::Usage(format!("{} holds no checkpoint (checkpoint-epochNNNN.safetensors)", path.display()));
-    newest(path)?.ok_or_else(none)
-}
-
-/// Removes all but the `keep` newest checkpoints (0 keeps all) in the folder `run` and returns what it removed.
-pub fn prune(run: &Path, keep: usize) -> Result<Vec<PathBuf>> {
-    let mut removed = list(run)?.into_iter().map(|(_, path)| path).collect::<Vec<_>>();
-    removed.truncate(if keep == 0 { 0 } else { removed.len().saturating_sub(keep) });
-    for path in &removed {
-        std::fs::remove_file(path).map_err(Error::io("remove", path))?;
-    }
-    Ok(removed)
 }
