@@ -65,7 +65,7 @@ pub fn train<B: Backend>(
         if checkpoint {
             run.checkpoint(trainer, dataset)?;
         }
-        if let Some(saved) = run.saved().filter(|_| asked) {
+        if let Some(saved) = run.saved().filter(|saved| asked && saved.position == trainer.position) {
             run.say(&format!("checkpoint of step {}: {}", saved.step, saved.path.display()));
         }
         if epoch_ends {

@@ -257,7 +257,7 @@ fn a_header_alone_says_where_a_run_stood() {
     let mut huge = whole.clone();
     huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     let damaged = [&b""[..], &whole[..7], &whole[..100], &whole[..whole.len() - 1], &huge];
-    for bytes in damaged.into_iter().chain([&replaced(&whole, "format_version\\", "format_versiom\\")[..]]) {
+    for bytes in damaged.into_iter().chain([&replaced(&whole, "format_version", "format_versiom")[..]]) {
         std::fs::write(&path, bytes).unwrap();
         let problem = Meta::read(&path).unwrap_err().to_string();
         assert!(problem.starts_with(&path.display().to_string()), "{problem}");

@@ -48,9 +48,13 @@ def train(session, name, batch, epochs, limit):
 
 
 def steps(run):
-    """Records of steps, in order."""
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [record for record in records if record["kind"] == "step"]
+    """Records of steps with their times, in order."""
+    metrics, timing = (
+        [record for record in map(json.loads, (run / name).read_text().splitlines()) if record["kind"] == "step"]
+        for name in ("metrics.jsonl", "timing.jsonl")
+    )
+    seconds = {record["step"]: record["seconds"] for record in timing}
+    return [{**record, "seconds": seconds[record["step"]]} for record in metrics]
 
 
 def pipeline(session):

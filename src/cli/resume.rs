@@ -83,7 +83,9 @@ pub fn newest(folder: &Path) -> Result<Option<Newest>> {
     let newest = checkpoint::load_newest(folder)?;
     if let Some(Newest { damaged, path, .. }) = &newest {
         let taken = path.display();
-        damaged.iter().for_each(|damaged| say(&format!("cannot use {}: taking {taken} instead", damaged.reason)));
+        damaged
+            .iter()
+            .for_each(|damaged| say(&format!("damaged checkpoint: {}; taking {taken} instead", damaged.reason)));
     }
     Ok(newest)
 }

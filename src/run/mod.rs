@@ -65,6 +65,8 @@ pub struct Run {
     /// Whether it stands in the log.
     evaluation_logged: bool,
     saved: Option<Saved>,
+    /// Where the disk refused a checkpoint last.
+    refused: Option<Position>,
     /// The last hash of weights, and the position it was taken at.
     weights: Option<(Position, String)>,
     /// Checkpoints that could not be read; they go when a new one is there.
@@ -143,6 +145,7 @@ impl Run {
             evaluation: known.evaluation.map(|record| record.evaluation),
             evaluation_logged: known.evaluated,
             saved,
+            refused: None,
             weights: weights.map(|weights| (trainer.position, weights)),
             damaged: resumed.damaged,
             unwritten: BTreeMap::new(),

@@ -16,8 +16,12 @@ impl Run {
     /// Writes a checkpoint of the trainer's state. That the disk refuses is said and no error: the older ones stay, and it is
     /// tried again some steps later.
     pub fn checkpoint<B: Backend>(&mut self, trainer: &Trainer<B>, dataset: &Dataset) -> Result<()> {
+        if self.refused == Some(trainer.position) {
+            return Ok(());
+        }
         match self.save(trainer, dataset) {
             Err(refused @ Error::Io { .. }) => {
+                self.refused = Some(trainer.position);
                 let steps = self.due.failed(trainer.position);
                 let left = self.newest_in_words();
                 self.say(&format!("no checkpoint: {refused}; {left}; trying again in {steps} steps"));
@@ -108,7 +112,14 @@ impl Run {
     }
 
     fn write_unwritten(&mut self) {
-        std::mem::take(&mut self.unwritten).into_iter().for_each(|(name, text)| self.write(name, text));
+        for (name, text) in std::mem::take(&mut self.unwritten) {
+            let path = self.folder.join(name);
+            match write_atomically(&path, |file| writeln!(file, "{text}")) {
+                Ok(()) => self.say(&format!("{} is written now", path.display())),
+                // It was said.
+                Err(_) => drop(self.unwritten.insert(name, text)),
+            }
+        }
     }
 }
 

@@ -51,7 +51,7 @@ fn a_damaged_newest_is_reported_and_the_one_before_it_used() {
         for words in ["eval run", "embed run --data shapes:8 --out out", "train --resume --out run"] {
             let said = folder.run(words);
             assert_eq!(said.code, 0, "{words}: {}", said.err);
-            let line = said.err.lines().find(|line| line.starts_with("cannot use run/checkpoint-epoch0002"));
+            let line = said.err.lines().find(|line| line.starts_with("damaged checkpoint: run/checkpoint-epoch0002"));
             let line = line.unwrap_or_else(|| panic!("{words}: {}", said.err));
             assert!(line.contains(reason) && line.contains(&format!("taking run/{}", after(1))), "{line}");
         }
@@ -73,7 +73,7 @@ fn a_damaged_checkpoint_goes_when_there_is_a_new_one() {
     folder.done(&format!("{TINY} --epochs 3 --keep 0 --out run"));
     folder.write(&format!("run/{}", after(3)), b"");
     folder.write(&format!("run/{}", after(2)), b"");
-    folder.done("train --resume --out run --checkpoint-every 2steps");
+    folder.done("train --resume --out run --checkpoint-every 3steps");
     assert_eq!(folder.checkpoints("run").len(), 4, "{:?}", folder.checkpoints("run"));
     (1..=3).filter(|&epoch| epoch != 2).for_each(|epoch| drop(folder.checkpoint(&format!("run/{}", after(epoch)))));
 }

@@ -12,7 +12,7 @@ fn a_resumed_run_stays_the_same_run() {
     let before = (folder.names("run"), folder.read("run/config.toml"), folder.read("run/metrics.jsonl"));
     let shows = |words: &str, parts: &[&str], rows: &[&[&str]]| {
         let said = folder.refused(&format!("train --resume --out run {words}"), 2, parts);
-        assert!(said.err.contains("the run has  asked for"), "{}", said.err);
+        assert!(said.err.contains("the run has") && said.err.contains("asked for"), "{}", said.err);
         for row in rows {
             let found = said.err.lines().any(|line| line.split_whitespace().eq(row.iter().copied()));
             assert!(found, "no row {row:?} in {}", said.err);

@@ -105,7 +105,15 @@ fn a_stop_does_not_wait_for_an_evaluation() {
     assert!(out.contains(&format!("weights {weights}")) && err.contains("go on with"), "{out} {err}");
     assert!(!folder.metrics("run").iter().any(|line| line["kind"] == "eval" && step_of(line) == 8));
     folder.done("train --resume --out run --set eval.clusters=0 --set eval.restarts=1");
-    assert_same_run(&folder, "whole", "run", &[]);
+    // The checkpoint says with which clusters it was to be evaluated; nothing else differs.
+    let name = "checkpoint-epoch0002.safetensors".to_owned();
+    assert!(
+        ["whole", "run"]
+            .map(|run| folder.checkpoint(&format!("{run}/{name}")).weights_hash())
+            .iter()
+            .all(|w| *w == weights)
+    );
+    assert_same_run(&folder, "whole", "run", &[name]);
 }
 
 /// Before the first step nothing is lost by ending at once.
