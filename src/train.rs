@@ -48,6 +48,7 @@ pub fn train<B: Backend>(
             Err(error) => {
                 steps.finish(trainer, &mut loader, run, 0)?;
                 run.checkpoint(trainer, dataset)?;
+                run.say(&run.newest_in_words());
                 return Err(error);
             }
         };

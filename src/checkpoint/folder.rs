@@ -85,6 +85,8 @@ pub fn load_newest(run: &Path) -> Result<Option<Newest>> {
             Ok(Ok(checkpoint)) => return Ok(Some(Newest { checkpoint, path, damaged })),
             Ok(Err(Unfit::Newer(problem))) => return Err(Error::Usage(format!("{}: {problem}", path.display()))),
             Ok(Err(Unfit::Damaged(problem))) => Error::format(&path, problem),
+            // Another process found it too old to keep.
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
             Err(reason) => reason,
         };
         damaged.push(Damaged { path, reason });

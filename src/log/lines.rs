@@ -27,6 +27,8 @@ pub struct JsonLines<F = File> {
     dropped: u64,
     /// Why the last write failed, until one succeeds.
     fault: Option<String>,
+    /// Whether it was said that it cannot be synced.
+    unsynced: bool,
 }
 
 /// What a log needs of a file, so that tests can have one that fails.
@@ -80,7 +82,8 @@ impl JsonLines {
 impl<F: LogFile> JsonLines<F> {
     fn new(path: &Path, file: F, whole: u64) -> Self {
         let waiting = VecDeque::new();
-        JsonLines { path: path.into(), file, whole, torn: false, waiting, waiting_bytes: 0, dropped: 0, fault: None }
+        let (torn, unsynced) = (false, false);
+        JsonLines { path: path.into(), file, whole, torn, waiting, waiting_bytes: 0, dropped: 0, fault: None, unsynced }
     }
 
     /// Appends a line (given without its newline), after those that wait. Gives what there is to say: that it cannot be
@@ -143,7 +146,8 @@ impl<F: LogFile> JsonLines<F> {
     pub fn sync(&mut self) -> Option<String> {
         let said = self.flush();
         match self.file.sync() {
-            Err(fault) if self.fault.is_none() => {
+            Err(fault) if self.fault.is_none() && !self.unsynced => {
+                self.unsynced = true;
                 Some(format!("cannot sync {}: {fault}; the run goes on", self.path.display()))
             }
             _ => said,

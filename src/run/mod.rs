@@ -126,7 +126,9 @@ impl Run {
         let step = trainer.adam.steps();
         let (metrics, known) = JsonLines::resume(&folder.join(METRICS), step)?;
         let (timing, timed) = JsonLines::resume(&folder.join(TIMING), step)?;
-        trainer.resume_clock(timed.seconds);
+        // Runs of earlier versions kept their times in the metrics.
+        let seconds = timed.seconds.max(known.seconds);
+        trainer.resume_clock(seconds);
         let config = &trainer.config;
         let plan = Plan {
             epochs: config.epochs as u64,
@@ -149,7 +151,7 @@ impl Run {
             weights: weights.map(|weights| (trainer.position, weights)),
             damaged: resumed.damaged,
             unwritten: BTreeMap::new(),
-            clock: (timed.seconds, Instant::now()),
+            clock: (seconds, Instant::now()),
             epoch_started: Instant::now(),
             epoch_views: 0,
             _lock: lock,

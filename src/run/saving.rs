@@ -24,7 +24,7 @@ impl Run {
                 self.refused = Some(trainer.position);
                 let steps = self.due.failed(trainer.position);
                 let left = self.newest_in_words();
-                self.say(&format!("no checkpoint: {refused}; {left}; trying again in {steps} steps"));
+                self.say(&format!("not saved: {refused}; {left}; trying again in {steps} steps"));
                 Ok(())
             }
             done => done,
@@ -70,7 +70,7 @@ impl Run {
         let mut missing = Vec::new();
         match self.save(trainer, dataset) {
             Err(refused @ Error::Io { .. }) => {
-                missing.push(format!("no checkpoint: {refused}; {}", self.newest_in_words()))
+                missing.push(format!("not saved: {refused}; {}", self.newest_in_words()))
             }
             done => done?,
         }
@@ -92,10 +92,10 @@ impl Run {
     }
 
     /// The newest checkpoint, in words.
-    fn newest_in_words(&self) -> String {
+    pub(crate) fn newest_in_words(&self) -> String {
         match &self.saved {
-            Some(Saved { path, step, .. }) => format!("the newest is {} of step {step}", path.display()),
-            None => "there is none before it".to_owned(),
+            Some(Saved { path, step, .. }) => format!("the newest checkpoint is {} of step {step}", path.display()),
+            None => "there is no checkpoint before it".to_owned(),
         }
     }
 

@@ -91,12 +91,15 @@ fn a_disk_that_refuses_does_not_end_the_run() {
     folder.write("run/results.json/in the way", "");
     let said = folder.run("train --resume --out run --set epochs=3");
     assert_eq!(said.code, 1, "{}", said.err);
-    let tried = said.err.lines().filter(|line| line.starts_with("no checkpoint: cannot write run/checkpoint-epoch000"));
+    let tried = said.err.lines().filter(|line| line.starts_with("not saved: cannot write run/checkpoint-epoch000"));
     let tried: Vec<&str> = tried.collect();
     assert!(tried.len() == 2 && tried.iter().all(|line| line.contains("trying again in")), "{}", said.err);
     let error = said.err.lines().last().unwrap();
-    let parts =
-        [after(3), format!("the newest is run/{} of step 4", after(1)), "run/results.json could not".to_owned()];
+    let parts = [
+        after(3),
+        format!("the newest checkpoint is run/{} of step 4", after(1)),
+        "run/results.json could not".to_owned(),
+    ];
     assert!(error.starts_with("error: ") && parts.iter().all(|part| error.contains(part)), "{error}");
     assert!(said.out.contains("k-means") && said.out.contains("weights "), "the results are shown: {}", said.out);
     assert!(folder.read(&format!("run/{}", after(1))) == before, "the good one stays");

@@ -129,8 +129,8 @@ impl Folder {
     /// The last step in the log of a run that goes on.
     fn metrics_so_far(&self, run: &str) -> u64 {
         let text = String::from_utf8(self.read(&format!("{run}/metrics.jsonl"))).unwrap();
-        let lines = text.split_inclusive('\n').filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.last().and_then(|line| line["step"].as_u64()).unwrap_or(0)
+        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.next_back().and_then(|line| line["step"].as_u64()).unwrap_or(0)
     }
 
     /// The names of a run's checkpoints, oldest first.

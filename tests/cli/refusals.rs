@@ -96,7 +96,7 @@ fn an_existing_run_is_never_overwritten() {
         // A run that lost all its files but one, or a stranger's file of our name.
         folder.write(&format!("taken/{name}"), folder.read(&format!("run/{name}")));
         folder.refused(&format!("{words} --out taken"), 2, &["taken", "choose another --out"]);
-        assert_eq!(folder.names("taken"), [name.clone()]);
+        assert_eq!(folder.names("taken"), std::slice::from_ref(name));
         std::fs::remove_dir_all(folder.path("taken")).unwrap();
     }
     folder.write("taken/notes.txt", "mine");
