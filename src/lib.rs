@@ -15,6 +15,7 @@
 //! | what a data set holds, in numbers and pictures | [`inspect`] |
 //! | fetching published data sets | [`download`] |
 //! | k-means, NMI, ARI, ACC, embeddings | [`eval`] |
+//! | maps, heads, clusters, explanations of what was learned | [`report`], [`explain`] |
 //! | what a run leaves behind | [`run`], [`checkpoint`], [`log`] |
 //!
 //! A gradient in ten lines:
@@ -46,6 +47,7 @@ pub mod data;
 pub mod download;
 pub mod error;
 pub mod eval;
+pub mod explain;
 pub mod inspect;
 pub mod log;
 pub mod loss;
@@ -54,6 +56,7 @@ mod named;
 pub mod nn;
 pub mod ops;
 pub mod optim;
+pub mod report;
 pub mod rng;
 pub mod run;
 pub mod snapshot;

@@ -1,0 +1,1 @@
+//! Why a feature head answers as it does.

@@ -1,0 +1,3 @@
+//! What a run learned, made visible.
+
+pub mod tsne;
