@@ -6,6 +6,7 @@ mod download;
 mod dry_run;
 mod embed;
 mod eval;
+mod explain;
 pub mod info;
 mod inspect;
 mod interrupt;
@@ -41,6 +42,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         }),
         Command::Eval(args) => eval::run(&args).map(|()| 0),
         Command::Embed(args) => embed::run(&args).map(|()| 0),
+        Command::Explain(args) => explain::run(&args).map(|()| 0),
         Command::Pack(args) => pack::pack(&args).map(|()| 0),
         Command::Verify(args) => pack::verify(&args).map(|()| 0),
         Command::Inspect(args) => inspect::run(&args).map(|()| 0),
@@ -133,10 +135,16 @@ impl Trained {
     }
 
     fn embed_on<B: Backend>(&self, backend: B, dataset: &Dataset) -> Result<Embeddings> {
+        let (model, mut params) = self.model_on(backend)?;
+        embed(&model, &mut params, dataset, self.config.image_size, &mut |_| ())
+    }
+
+    /// The network with its numbers on a device.
+    fn model_on<B: Backend>(&self, backend: B) -> Result<(Model, Params<B>)> {
         let mut params = Params::new(backend, self.config.seed);
         let model = Model::new(&mut params, &architecture(&self.config))?;
         snapshot::restore_params(&mut params, &self.checkpoint)
             .map_err(|e| Error::format(&self.path, e.to_string()))?;
-        embed(&model, &mut params, dataset, self.config.image_size, &mut |_| ())
+        Ok((model, params))
     }
 }

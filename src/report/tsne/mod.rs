@@ -42,6 +42,8 @@ use serde::{Deserialize, Serialize};
 const DIMENSIONS: usize = 50;
 /// Deviation of the first map along its first axis.
 const INITIAL: f64 = 1e-4;
+/// Along an axis with less than this share of the first one's variance, points do not vary but by rounding.
+const FLAT: f64 = 1e-20;
 /// Largest theta: a cell's own points are at most `sqrt(2)` widths from its centre of mass, and must not accept it.
 const MAX_THETA: f64 = 0.7;
 
@@ -137,19 +139,25 @@ impl Tsne {
         Err(Error::Usage(format!("t-SNE: {problem}")))
     }
 
-    /// The first map of points with `coordinates` along `width` principal components.
+    /// The first map of points with `coordinates` along `width` principal components. An axis along which they do not vary
+    /// begins at random: on a line, points could not pass each other.
     fn first(&self, coordinates: &[f64], width: usize) -> Vec<[f64; 2]> {
         let n = coordinates.len() / width;
-        let variance = coordinates.iter().step_by(width).map(|v| v * v).sum::<f64>() / n as f64;
-        if self.init == Init::Random || variance == 0.0 {
-            let place = |i| {
-                let mut random = stream(self.seed, Purpose::Map, 0, i as u64, 0);
-                [INITIAL * random.normal(), INITIAL * random.normal()]
-            };
-            return (0..n).map(place).collect();
-        }
-        let scale = INITIAL / variance.sqrt();
-        coordinates.chunks(width).map(|row| [scale * row[0], row.get(1).map_or(0.0, |v| scale * v)]).collect()
+        let variance = |axis: usize| {
+            let along = coordinates.iter().skip(axis).step_by(width);
+            if axis < width { along.map(|v| v * v).sum::<f64>() / n as f64 } else { 0.0 }
+        };
+        let variances = [variance(0), variance(1)];
+        let scale = INITIAL / variances[0].sqrt();
+        let place = |(i, row): (usize, &[f64])| {
+            let mut random = stream(self.seed, Purpose::Map, 0, i as u64, 0);
+            [0, 1].map(|axis| {
+                let known = self.init == Init::Pca && variances[axis] > FLAT * variances[0];
+                let drawn = INITIAL * random.normal();
+                if known { scale * row[axis] } else { drawn }
+            })
+        };
+        coordinates.chunks(width).enumerate().map(place).collect()
     }
 }
 

@@ -131,7 +131,7 @@ fn one_dimension_and_odd_scales_get_a_map() {
         Tsne { perplexity: 5.0, ..Tsne::default() }.map(&points, 1).unwrap()
     };
     let one = at(1.0);
-    assert!(one.kl_divergence > 0.0 && one.kl_divergence < 1.0, "{}", one.kl_divergence);
+    assert!(one.kl_divergence > 0.0 && one.kl_divergence < 0.7, "{}", one.kl_divergence);
     assert!(one == at(2.0f32.powi(-60)) && one == at(2.0f32.powi(50)));
 }
 
