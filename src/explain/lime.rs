@@ -23,6 +23,10 @@ use crate::{Error, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+/// Regions with less than this share of the largest weight are not shown: where few regions count, the others' weights are
+/// the noise of the fit.
+const WORTH_SHOWING: f64 = 0.1;
+
 /// The parameters of an explanation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lime {
@@ -60,7 +64,8 @@ pub struct Explanation {
     /// same output whatever is covered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r2: Option<f64>,
-    /// The superpixels that speak most for the head, most first; only those with a positive weight.
+    /// The superpixels that speak most for the head, most first: those with a positive weight of at least
+    /// a tenth of the largest.
     pub shown: Vec<usize>,
 }
 
@@ -165,9 +170,10 @@ impl Lime {
     }
 }
 
-/// The superpixels with the largest positive weights, at most `count`; the first of equals first.
+/// The superpixels with the largest weights, at most `count`; the first of equals first.
 fn shown(weights: &[f64], count: usize) -> Vec<usize> {
-    let mut positive: Vec<usize> = (0..weights.len()).filter(|&i| weights[i] > 0.0).collect();
+    let least = WORTH_SHOWING * weights.iter().fold(0.0f64, |a, &b| a.max(b));
+    let mut positive: Vec<usize> = (0..weights.len()).filter(|&i| weights[i] > 0.0 && weights[i] >= least).collect();
     positive.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
     positive.truncate(count);
     positive

@@ -1,12 +1,13 @@
 //! Superpixels: connected regions of similar colour and nearly equal size, by SLIC (Achanta and others 2012).
 //!
 //! k-means of the pixels by colour (CIELAB) and place from a regular grid of centres, each pixel compared only with centres
-//! within a grid step; then pieces too small or cut off join a neighbour. Nothing is random: the same image gives the same
+//! within a grid step; then pieces too small or cut off join their neighbours. Nothing is random: the same image gives the same
 //! superpixels.
 
 use crate::data::ImageRef;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
 
 /// A piece below this share of the mean area joins a neighbour.
 const SMALL: f64 = 0.25;
@@ -185,38 +186,81 @@ fn update(pixels: &[Point], labels: &[u32], centres: &mut [Point]) {
     }
 }
 
-/// Connected pieces of equal label as superpixels; a piece of less than `smallest` pixels joins the piece before it that it
-/// touches.
+/// Connected regions of what k-means labelled: of each label the largest connected piece, grown over what is left; then
+/// regions of less than `smallest` pixels join the neighbour they share the longest border with.
 fn connected(labels: &[u32], width: usize, smallest: usize) -> Superpixels {
-    let mut pieces = vec![NONE; labels.len()];
-    let mut count = 0u32;
-    let mut piece = Vec::new();
+    let pieces = pieces(labels, width);
+    let mut largest: BTreeMap<u32, usize> = BTreeMap::new();
+    for (number, piece) in pieces.iter().enumerate() {
+        let kept = largest.entry(labels[piece[0]]).or_insert(number);
+        if piece.len() > pieces[*kept].len() {
+            *kept = number;
+        }
+    }
+    let mut regions: Vec<Vec<usize>> = largest.values().map(|&number| pieces[number].clone()).collect();
+    let mut of = vec![NONE; labels.len()];
+    let mut queue: VecDeque<usize> = VecDeque::new();
+    for (region, pixels) in regions.iter().enumerate() {
+        pixels.iter().for_each(|&at| of[at] = region as u32);
+        queue.extend(pixels);
+    }
+    while let Some(at) = queue.pop_front() {
+        for next in around(at, width, of.len()) {
+            if of[next] == NONE {
+                of[next] = of[at];
+                regions[of[at] as usize].push(next);
+                queue.push_back(next);
+            }
+        }
+    }
+    for region in 0..regions.len() {
+        if regions[region].len() < smallest {
+            let mut borders: BTreeMap<u32, usize> = BTreeMap::new();
+            let beside = regions[region].iter().flat_map(|&at| around(at, width, of.len()));
+            beside.map(|at| of[at]).filter(|&r| r != region as u32).for_each(|r| *borders.entry(r).or_default() += 1);
+            // The longest border; of equals the last, it does not matter which.
+            let Some((&into, _)) = borders.iter().max_by_key(|(_, length)| **length) else { continue };
+            let moved = std::mem::take(&mut regions[region]);
+            moved.iter().for_each(|&at| of[at] = into);
+            regions[into as usize].extend(moved);
+        }
+    }
+    numbered(of, width)
+}
+
+/// The connected pieces of equal label, each as its pixels.
+fn pieces(labels: &[u32], width: usize) -> Vec<Vec<usize>> {
+    let mut seen = vec![false; labels.len()];
+    let mut pieces = Vec::new();
     for first in 0..labels.len() {
-        if pieces[first] != NONE {
+        if std::mem::replace(&mut seen[first], true) {
             continue;
         }
-        // What lies above and to the left of the first pixel of a piece was visited before it.
-        let touching = [first.checked_sub(width), (!first.is_multiple_of(width)).then(|| first - 1)];
-        let before = touching.into_iter().flatten().map(|at| pieces[at]).find(|&p| p != NONE);
-        piece.clear();
-        piece.push(first);
-        pieces[first] = count;
+        let mut piece = vec![first];
         let mut next = 0;
         while let Some(&at) = piece.get(next) {
             next += 1;
             for neighbour in around(at, width, labels.len()) {
-                if pieces[neighbour] == NONE && labels[neighbour] == labels[first] {
-                    pieces[neighbour] = count;
+                if !seen[neighbour] && labels[neighbour] == labels[first] {
+                    seen[neighbour] = true;
                     piece.push(neighbour);
                 }
             }
         }
-        match before {
-            Some(before) if piece.len() < smallest => piece.iter().for_each(|&at| pieces[at] = before),
-            _ => count += 1,
-        }
+        pieces.push(piece);
     }
-    Superpixels { width, height: labels.len() / width, labels: pieces, count: count as usize }
+    pieces
+}
+
+/// Numbers regions in the order of their first pixels.
+fn numbered(regions: Vec<u32>, width: usize) -> Superpixels {
+    let mut numbers: BTreeMap<u32, u32> = BTreeMap::new();
+    let number = |region: u32| {
+        let next = numbers.len() as u32;
+        *numbers.entry(region).or_insert(next)
+    };
+    let labels: Vec<u32> = regions.into_iter().map(number).collect();
+    Superpixels { width, height: labels.len() / width, count: numbers.len(), labels }
 }
 
 /// The pixels beside, above and below.
