@@ -15,6 +15,7 @@
 //! | what a data set holds, in numbers and pictures | [`inspect`] |
 //! | fetching published data sets | [`download`] |
 //! | k-means, NMI, ARI, ACC, embeddings | [`eval`] |
+//! | maps, heads, clusters, explanations of what was learned | [`report`], [`explain`] |
 //! | what a run leaves behind | [`run`], [`checkpoint`], [`log`] |
 //! | steps that are not finite: found, explained, repeated | [`nonfinite`] |
 //!
@@ -47,6 +48,7 @@ pub mod data;
 pub mod download;
 pub mod error;
 pub mod eval;
+pub mod explain;
 pub mod inspect;
 pub mod log;
 pub mod loss;
@@ -56,6 +58,7 @@ pub mod nn;
 pub mod nonfinite;
 pub mod ops;
 pub mod optim;
+pub mod report;
 pub mod rng;
 pub mod run;
 pub mod snapshot;

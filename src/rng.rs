@@ -23,6 +23,16 @@ pub enum Purpose {
     Shapes = 5,
     /// Held-out splits of the factor probe.
     Probe = 6,
+    /// First directions of an iteration for principal components.
+    Components = 20,
+    /// First positions of a t-SNE map where the points give none.
+    Map = 21,
+    /// Images chosen at random to be shown or measured; `epoch` tells choices apart.
+    Choice = 22,
+    /// Structureless reference data for the number of clusters; `epoch` is the draw, `sample` the point.
+    Reference = 23,
+    /// Perturbed images of an explanation; `epoch` is the image, `sample` the perturbation.
+    Perturb = 24,
 }
 
 /// A stream of random numbers.

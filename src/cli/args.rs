@@ -1,6 +1,7 @@
 //! Commands and options, and how they become a configuration.
 
 pub use super::download::DownloadArgs;
+pub use super::explain::ExplainArgs;
 pub use super::inspect::InspectArgs;
 pub use super::pack::{PackArgs, VerifyArgs};
 pub use super::replay::ReplayArgs;
@@ -22,6 +23,7 @@ Examples:
   disentangle pack photos/ photos.pack                    one file, read in place: train --data photos.pack
   disentangle eval runs/shapes                            scores of its newest checkpoint
   disentangle embed runs/shapes/checkpoint-epoch0020.safetensors --data photos/ --out embeddings
+  disentangle explain runs/shapes --data photos/ --heads 1,5   what two feature heads look at
 
 Exit codes: 0 done, 1 failed, 2 bad usage, 130 stopped by SIGINT (Ctrl-C), 143 by SIGTERM.
 `disentangle COMMAND --help` explains a command; `train --help` lists all presets and configuration keys.";
@@ -44,6 +46,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Write representations, clusters and labels of images as NumPy arrays and a table.
     Embed(EmbedArgs),
+    /// Show which regions of an image a feature head looks at.
+    Explain(ExplainArgs),
     /// Pack images into one file that opens at once and is read in place.
     Pack(PackArgs),
     /// Check every byte of a packed file.

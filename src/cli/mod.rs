@@ -6,6 +6,7 @@ mod download;
 mod dry_run;
 mod embed;
 mod eval;
+mod explain;
 pub mod info;
 mod inspect;
 mod interrupt;
@@ -50,6 +51,7 @@ fn command(cli: Cli) -> Result<Outcome> {
         Command::Train(args) => return train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Embed(args) => embed::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Pack(args) => pack::pack(&args),
         Command::Verify(args) => pack::verify(&args),
         Command::Inspect(args) => inspect::run(&args),
@@ -149,10 +151,16 @@ impl Trained {
     }
 
     fn embed_on<B: Backend>(&self, backend: B, dataset: &Dataset) -> Result<Embeddings> {
+        let (model, mut params) = self.model_on(backend)?;
+        embed(&model, &mut params, dataset, self.config.image_size, &mut |_| ())
+    }
+
+    /// The network with its numbers on a device.
+    fn model_on<B: Backend>(&self, backend: B) -> Result<(Model, Params<B>)> {
         let mut params = Params::new(backend, self.config.seed);
         let model = Model::new(&mut params, &architecture(&self.config))?;
         snapshot::restore_params(&mut params, &self.checkpoint)
             .map_err(|e| Error::format(&self.path, e.to_string()))?;
-        embed(&model, &mut params, dataset, self.config.image_size, &mut |_| ())
+        Ok((model, params))
     }
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 const BLOCK: usize = 64;
 
 /// Lower triangular L with L L^T = A.
-pub(super) struct Cholesky {
+pub(crate) struct Cholesky {
     side: usize,
     /// Row-major; what lies above the diagonal is left over from A.
     factor: Vec<f64>,

@@ -40,7 +40,7 @@ const BATCH_IMAGES: usize = 256;
 const CALIBRATION_SEED: u64 = 0;
 
 /// Images of `image_size` px that go through the network at once.
-fn batch_images(image_size: usize) -> usize {
+pub(crate) fn batch_images(image_size: usize) -> usize {
     (BATCH_ELEMS / (image_size * image_size * 3)).clamp(1, BATCH_IMAGES)
 }
 

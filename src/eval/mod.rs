@@ -7,10 +7,15 @@ pub mod embed;
 mod evaluate;
 pub mod kmeans;
 pub mod metrics;
+pub mod pca;
 pub mod probe;
 
 mod cholesky;
+mod products;
 mod rows;
 
+pub(crate) use cholesky::Cholesky;
+pub(crate) use covariance::Covariance;
 pub use evaluate::{Baselines, Evaluation, Evaluator, FactorRow, embedding_figures};
+pub(crate) use products::dots;
 pub(crate) use rows::Rows;
