@@ -178,7 +178,8 @@ impl Run {
         let clock = Instant::now();
         let size = trainer.config.image_size;
         let embeddings = embed(&trainer.model, &mut trainer.params, dataset, size, &mut |_| ())?;
-        let evaluation = Evaluator::new(dataset, &trainer.config.eval)?.evaluate(&embeddings, &self.baselines)?;
+        let evaluator = Evaluator::new(dataset, &trainer.config.eval)?.on(trainer.params.backend());
+        let evaluation = evaluator.evaluate(&embeddings, &self.baselines)?;
         if let (Some(h), Some(y)) = (evaluation.backbone, evaluation.feature) {
             let epoch = trainer.position.epoch;
             self.progress.say(&format!("epoch {epoch}: NMI {:.3} backbone, {:.3} feature", h.nmi, y.nmi));

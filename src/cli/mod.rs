@@ -10,6 +10,8 @@ pub mod info;
 mod inspect;
 mod interrupt;
 mod pack;
+mod probe;
+mod room;
 mod train;
 
 use std::io::Write;
@@ -128,11 +130,7 @@ fn trained(path: &std::path::Path, overrides: &Overrides) -> Result<Trained> {
 
 impl Trained {
     /// What the network makes of a data set. Errors if the checkpoint does not fit the configuration.
-    fn embed(&self, dataset: &Dataset) -> Result<Embeddings> {
-        on_device!(&self.config, backend => self.embed_on(backend, dataset))
-    }
-
-    fn embed_on<B: Backend>(&self, backend: B, dataset: &Dataset) -> Result<Embeddings> {
+    fn embed<B: Backend>(&self, backend: B, dataset: &Dataset) -> Result<Embeddings> {
         let mut params = Params::new(backend, self.config.seed);
         let model = Model::new(&mut params, &architecture(&self.config))?;
         snapshot::restore_params(&mut params, &self.checkpoint)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::args::TrainArgs;
-use super::{data, dry_run, fills_a_batch, interrupt, on_device, print};
+use super::{data, dry_run, fills_a_batch, interrupt, on_device, print, probe, room};
 use crate::backend::Backend;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Overrides};
@@ -15,6 +15,7 @@ use crate::eval::embed::{calibrate, embed};
 use crate::eval::{Baselines, Evaluator};
 use crate::log::say;
 use crate::loss::trivial_feature_loss;
+use crate::memory_report::MemoryReport;
 use crate::model::Model;
 use crate::nn::Params;
 use crate::run::{self, Run};
@@ -34,11 +35,31 @@ pub fn run(args: &TrainArgs) -> Result<Outcome> {
         return resume(args);
     }
     let config = args.overrides().resolve()?;
-    if args.dry_run {
-        print(&dry_run::report(&config)?);
-        return Ok(Outcome::Finished);
+    if let Some(report) = report(args, &config) {
+        return report;
     }
-    on_device!(&config.clone(), backend => start(backend, config))
+    let outcome = on_device!(&config, backend => start(backend, config.clone()));
+    outcome.map_err(|error| room::advise(error, &config))
+}
+
+/// Prints what was asked for in place of training.
+fn report(args: &TrainArgs, config: &Config) -> Option<Result<Outcome>> {
+    let text = match (args.dry_run, args.memory_report) {
+        (true, _) => dry_run::report(config),
+        (_, true) => memory_report(config).map_err(|error| room::advise(error, config)),
+        _ => return None,
+    };
+    Some(text.map(|text| {
+        print(&text);
+        Outcome::Finished
+    }))
+}
+
+fn memory_report(config: &Config) -> Result<String> {
+    on_device!(config, backend => {
+        let (trainer, batch) = probe::prepare(backend, config)?;
+        Ok(MemoryReport::measure(trainer, &batch)?.to_string())
+    })
 }
 
 /// Begins a run.
@@ -64,11 +85,11 @@ fn resume(args: &TrainArgs) -> Result<Outcome> {
     };
     let saved = run::config(&folder)?;
     let config = resumed_config(&overrides, &saved)?;
-    if args.dry_run {
-        print(&dry_run::report(&config)?);
-        return Ok(Outcome::Finished);
+    if let Some(report) = report(args, &config) {
+        return report;
     }
-    on_device!(&config.clone(), backend => go_on(backend, config, &folder))
+    let outcome = on_device!(&config, backend => go_on(backend, config.clone(), &folder));
+    outcome.map_err(|error| room::advise(error, &config))
 }
 
 /// Goes on from the newest checkpoint in `folder`.
@@ -170,7 +191,7 @@ fn scores_exist(dataset: &Dataset) -> bool {
 /// Scores of raw pixels and of a network with the first weights of this run.
 fn baselines<B: Backend>(trainer: &Trainer<B>, dataset: &Dataset) -> Result<Baselines> {
     let config = &trainer.config;
-    let evaluator = Evaluator::new(dataset, &config.eval)?;
+    let evaluator = Evaluator::new(dataset, &config.eval)?.on(trainer.params.backend());
     let mut params = Params::new(trainer.params.backend().clone(), config.seed);
     let model = Model::new(&mut params, &architecture(config))?;
     calibrate(&model, &mut params, dataset, config.image_size, CALIBRATION_BATCHES)?;
