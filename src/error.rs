@@ -54,6 +54,14 @@ pub enum Error {
     /// A device refused or failed.
     #[error("{0}")]
     Device(String),
+    /// A device has not the memory that was asked for.
+    #[error("{problem}")]
+    OutOfMemory {
+        /// How much was asked for, and what has the rest.
+        problem: String,
+        /// Bytes of the device's memory that this program had or could have had.
+        room: usize,
+    },
     /// The user asked to stop, before there was anything to keep: exit code 130 (143 for SIGTERM).
     #[error("stopped")]
     Interrupted,

@@ -11,6 +11,7 @@
 //! | one operation: formula, shapes, backward | [`ops`], a file each |
 //! | what a device must do, and how the CPU does it | [`backend`] |
 //! | what is recorded and walked back | [`autograd`] |
+//! | where a step's memory goes | [`memory_report`] |
 //! | from files to two views of a batch | [`data`] |
 //! | what a data set holds, in numbers and pictures | [`inspect`] |
 //! | fetching published data sets | [`download`] |
@@ -52,6 +53,7 @@ pub mod explain;
 pub mod inspect;
 pub mod log;
 pub mod loss;
+pub mod memory_report;
 pub mod model;
 mod named;
 pub mod nn;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Instant;
 
+use crate::autograd::profile::Entry;
 use crate::autograd::{Grads, Tape};
 use crate::backend::Backend;
 use crate::config::Config;
@@ -110,6 +111,16 @@ impl<B: Backend> Trainer<B> {
                 Err(Error::NonFinite(bad.to_string()))
             }
         }
+    }
+
+    /// A step, waiting for it, with the memory behind each of its nodes. `lane` is new: a recorded step passes no node.
+    pub fn profiled_step(&mut self, lane: B::Lane, batch: &Batch<B::Pixels>) -> Result<(Vec<Entry>, B::Lane)> {
+        let backend = self.params.backend().clone();
+        let weights = self.params.iter().map(|(_, param)| backend.footprint(&param.tensor));
+        self.tape.start_profile(weights);
+        let stepped = self.step(lane, batch);
+        let entries = self.tape.take_profile();
+        Ok((entries, stepped?.1))
     }
 
     /// Starts a step: both views forward, losses, backward, clip, Adam. `batch` is in use until it is finished.

@@ -48,6 +48,11 @@ impl<B: Backend> Grads<B> {
         self.by_var[var.index()].as_mut()
     }
 
+    /// All that are there.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Tensor<B>> {
+        self.by_var.iter().flatten()
+    }
+
     /// Takes the finished gradient of `var` out.
     pub(crate) fn take(&mut self, var: Var) -> Option<Tensor<B>> {
         self.by_var[var.index()].take()

@@ -2,6 +2,7 @@
 
 pub mod gradcheck;
 mod grads;
+pub mod profile;
 mod tape;
 
 pub use grads::Grads;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Grads;
+use super::profile::{Pass, Recorder};
 use crate::backend::cpu::Cpu;
 use crate::backend::{Activation, Backend, BatchStats, NtXentSaved, Samples, Window};
 use crate::nn::ParamId;
@@ -32,7 +33,7 @@ pub(crate) enum Op<B: Backend> {
 
 impl<B: Backend> Op<B> {
     /// The op's stem.
-    fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Op::Leaf => "leaf",
             Op::Conv2d { .. } => "conv2d",
@@ -77,9 +78,9 @@ pub(crate) struct Recorded<'a, B: Backend> {
 /// What an op reads from the tape.
 pub(crate) type Inputs = [Option<Var>; 4];
 
-struct Node<B: Backend> {
-    op: Op<B>,
-    value: Tensor<B>,
+pub(super) struct Node<B: Backend> {
+    pub op: Op<B>,
+    pub value: Tensor<B>,
     /// Whether a parameter is somewhere among what it was computed from.
     wants_grad: bool,
 }
@@ -87,15 +88,17 @@ struct Node<B: Backend> {
 /// A record of one forward pass, to be walked back once.
 pub struct Tape<B: Backend> {
     backend: B,
-    nodes: Vec<Node<B>>,
+    pub(super) nodes: Vec<Node<B>>,
     /// Leaf of each parameter, by its id.
     params: Vec<Option<Var>>,
+    /// See [`Tape::start_profile`].
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl<B: Backend> Tape<B> {
     /// An empty tape on a device.
     pub fn new(backend: B) -> Self {
-        Tape { backend, nodes: Vec::new(), params: Vec::new() }
+        Tape { backend, nodes: Vec::new(), params: Vec::new(), recorder: None }
     }
 
     /// The device.
@@ -121,9 +124,14 @@ impl<B: Backend> Tape<B> {
         if let Some(var) = self.params[id.index()] {
             return var;
         }
-        let var = self.leaf(value.clone());
+        let var = Var(self.nodes.len());
         self.params[id.index()] = Some(var);
-        var
+        self.leaf(value.clone())
+    }
+
+    /// The parameter that a leaf is.
+    pub(super) fn param_of(&self, var: Var) -> Option<ParamId> {
+        self.params.iter().position(|&leaf| leaf == Some(var)).map(ParamId::at)
     }
 
     /// A recorded value.
@@ -165,8 +173,11 @@ impl<B: Backend> Tape<B> {
     }
 
     fn push_node(&mut self, op: Op<B>, value: Tensor<B>, wants_grad: bool) -> Var {
-        self.nodes.push(Node { op, value, wants_grad });
-        Var(self.nodes.len() - 1)
+        let (var, node) = (Var(self.nodes.len()), Node { op, value, wants_grad });
+        let passed = self.passing(Pass::Forward, var.0, &node);
+        self.nodes.push(node);
+        self.passed(passed, None);
+        var
     }
 
     /// Whether the gradient of `var` is of use.
@@ -204,8 +215,10 @@ impl<B: Backend> Tape<B> {
         grads.reset(self.nodes.len(), &self.params);
         let one = self.backend.full(self.shape(loss), 1.0)?;
         grads.add(&self.backend, loss, one)?;
-        while let Some(Node { op, value: y, wants_grad }) = self.nodes.pop() {
+        while let Some(node) = self.nodes.pop() {
             let this = Var(self.nodes.len());
+            let passed = self.passing(Pass::Backward, this.0, &node);
+            let Node { op, value: y, wants_grad } = node;
             // A leaf keeps its gradient; where none arrived, nothing depends on it.
             if !wants_grad || matches!(op, Op::Leaf) {
                 continue;
@@ -233,6 +246,8 @@ impl<B: Backend> Tape<B> {
                 Op::WeightedSum { terms } => ops::weighted_sum::backward(self, grads, dy, terms)?,
             }
             watch(this, inputs, grads)?;
+            drop(y);
+            self.passed(passed, Some(grads));
         }
         self.clear();
         Ok(())
@@ -270,6 +285,11 @@ impl<B: Backend> fmt::Display for Tape<B> {
 }
 
 impl Var {
+    /// The value at a position on the tape.
+    pub(super) fn at(index: usize) -> Self {
+        Var(index)
+    }
+
     /// Position on the tape.
     pub(crate) fn index(self) -> usize {
         self.0

@@ -12,6 +12,7 @@ use std::fmt::Debug;
 
 use crate::{
     Result,
+    eval::kmeans::{Partition, Points},
     tensor::{Shape, Tensor},
 };
 
@@ -202,6 +203,8 @@ pub trait Backend: Sized + Clone {
     type Lane;
     /// Where a step's [`StepReport`] goes.
     type Report;
+    /// The clusters of points in several runs of k-means.
+    type Partition<'a>: Partition;
 
     /// Its word in configurations.
     const NAME: &'static str;
@@ -224,6 +227,12 @@ pub trait Backend: Sized + Clone {
     fn non_finite(&self, x: &Tensor<Self>) -> Result<Option<NonFinite>>;
     /// How much memory tensors take.
     fn memory(&self) -> Memory;
+    /// Forgets the peak, and the largest workspace: the peak is what lives now.
+    fn reset_peak(&self);
+    /// What a tensor takes of that.
+    fn footprint(&self, x: &Tensor<Self>) -> Footprint;
+    /// The same of positions.
+    fn argmax_footprint(&self, argmax: &Self::Argmax) -> Footprint;
 
     // -- Layers ---------------------------------------------------------------------------------------------------
 
@@ -405,6 +414,11 @@ pub trait Backend: Sized + Clone {
     fn report(&self, report: &mut Self::Report, losses: [&Tensor<Self>; LOSSES], adam: &Self::AdamState) -> Result<()>;
     /// Waits until the lane's step is done.
     fn finish(&self, lane: &mut Self::Lane) -> Result<StepReport>;
+
+    // -- Clustering -----------------------------------------------------------------------------------------------
+
+    /// Room for the cluster of every point, of `clusters`, in each of `runs` runs side by side. None has one yet.
+    fn partition<'a>(&self, points: &'a Points<'a>, clusters: usize, runs: usize) -> Result<Self::Partition<'a>>;
 }
 
 /// Whether a batch norm added a residual before its activation.
@@ -425,6 +439,19 @@ pub struct Memory {
     pub peak_bytes: usize,
     /// Bytes kept for reuse.
     pub cached_bytes: usize,
+    /// Of the living ones, the most that a library's workspaces took at once since the peak was forgotten.
+    pub workspace_bytes: usize,
     /// Buffers the pool did not have and had to allocate, since the start: constant in the steady state.
     pub allocations: usize,
+}
+
+/// What a tensor takes of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// Which buffer: two tensors may share one.
+    pub buffer: usize,
+    /// Type of its elements.
+    pub dtype: &'static str,
+    /// Bytes, as the pool counts them.
+    pub bytes: usize,
 }

@@ -62,7 +62,7 @@ pub enum Command {
     Info,
 }
 
-/// Options of `train`. All but `--config`, `--resume`, `--set` and `--dry-run` are configuration keys as well.
+/// Options of `train`. All but `--config`, `--resume`, `--set`, `--dry-run` and `--memory-report` are configuration keys as well.
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "`--help` also lists all presets and configuration keys.", after_long_help = train_manual())]
 pub struct TrainArgs {
@@ -129,6 +129,9 @@ pub struct TrainArgs {
     /// Print the resolved configuration, the number of parameters and estimates of memory and time, and stop.
     #[arg(long)]
     pub dry_run: bool,
+    /// Take two steps on noise, print where the memory of the second goes, node by node, and stop.
+    #[arg(long)]
+    pub memory_report: bool,
 }
 
 /// Options of `eval`.
@@ -203,6 +206,11 @@ pub struct InferenceArgs {
 }
 
 impl TrainArgs {
+    /// Whether something is asked for in place of training.
+    pub fn only_reports(&self) -> bool {
+        self.dry_run || self.memory_report
+    }
+
     /// What the options change in the configuration: [`Overrides::resolve`] it, or on `--resume`
     /// [`Overrides::resolve_over`] the run's own.
     pub fn overrides(&self) -> Overrides {

@@ -1,16 +1,10 @@
 //! `train --dry-run`: what a run would be, what it would need, how long it would take.
 
-use std::time::Instant;
-
+use super::probe::{self, Probe};
 use super::{data, fills_a_batch, info, on_device};
 use crate::Result;
-use crate::backend::{Backend, Memory};
 use crate::config::Config;
-use crate::data::loader::{Batch, Position, steps_per_epoch};
-use crate::trainer::Trainer;
-
-/// Input elements of the steps that are timed: about a second on two cores for ResNet-18.
-const PROBE_ELEMS: usize = 2 * 32 * 32 * 32 * 3;
+use crate::data::loader::steps_per_epoch;
 
 /// The report. Trains a few steps on noise to measure, but reads no image and writes nothing.
 pub fn report(config: &Config) -> Result<String> {
@@ -19,12 +13,13 @@ pub fn report(config: &Config) -> Result<String> {
     fills_a_batch(images, config)?;
     let steps = steps_per_epoch(images, config.batch_size) * config.epochs as u64;
     let view = 2 * config.image_size * config.image_size * 3;
-    let large = (PROBE_ELEMS / view).clamp(4, config.batch_size.max(4));
-    let ((_, small_memory, _), (parameters, memory, seconds)) = on_device!(config, backend => {
-        (probe(backend.clone(), config, large / 2)?, probe(backend, config, large)?)
+    let [small, large] = probe::sizes(config);
+    let (less, Probe { parameters, memory, seconds }) = on_device!(config, backend => {
+        let steps = |images| probe::steps(backend.clone(), &probe::with_batch(config, images));
+        (steps(small)?, steps(large)?)
     });
     // Buffers grow in proportion to the batch, on top of weights, gradients and moments.
-    let slope = memory.peak_bytes.saturating_sub(small_memory.peak_bytes) as f64 / (large - large / 2) as f64;
+    let slope = memory.peak_bytes.saturating_sub(less.memory.peak_bytes) as f64 / (large - small) as f64;
     let tensors = memory.peak_bytes as f64 + slope * (config.batch_size as f64 - large as f64);
     let slots = (3 * config.batch_size * view) as f64;
     let hours = seconds * config.batch_size as f64 / large as f64 * steps as f64 / 3600.0;
@@ -53,26 +48,4 @@ fn duration(hours: f64) -> String {
         h if h < 48.0 => format!("{h:.1} hours"),
         h => format!("{:.1} days", h / 24.0),
     }
-}
-
-/// Trained parameters, memory, and seconds of a step, for `images` images a step.
-fn probe<B: Backend>(backend: B, config: &Config, images: usize) -> Result<(usize, Memory, f64)> {
-    // The sizes of the heads follow the configured batch, not the probe's.
-    let config = Config {
-        projection_dim: Some(config.projection_dim()),
-        feature_num: Some(config.feature_num()),
-        batch_size: images,
-        ..config.clone()
-    };
-    let side = config.image_size;
-    let mut noise = backend.pixels(2 * images * side * side * 3)?;
-    noise.as_mut().iter_mut().enumerate().for_each(|(i, p)| *p = (i.wrapping_mul(2_654_435_761) >> 13) as u8);
-    let batch = Batch { position: Position { epoch: 0, step: 0 }, samples: vec![0; images], views: noise };
-    let mut trainer = Trainer::new(backend, config, images * 1000)?;
-    let lane = trainer.lane()?;
-    let (_, lane) = trainer.step(lane, &batch)?;
-    let clock = Instant::now();
-    trainer.step(lane, &batch)?;
-    let seconds = clock.elapsed().as_secs_f64();
-    Ok((trainer.params.trained_elems(), trainer.params.backend().memory(), seconds))
 }

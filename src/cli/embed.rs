@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::args::EmbedArgs;
-use super::{data, print, trained};
+use super::{Trained, data, on_device, print, trained};
+use crate::backend::Backend;
 use crate::data::Dataset;
 use crate::eval::Evaluator;
 use crate::eval::arrays::{Column, Entries, write_npy_f32, write_table};
@@ -17,13 +18,24 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
     let evaluator = Evaluator::new(&dataset, &network.config.eval)?;
     let out = args.out.as_path();
     std::fs::create_dir_all(out).map_err(Error::io("create the folder", out))?;
-    let embeddings = network.embed(&dataset)?;
+    on_device!(&network.config, backend => write(&backend, &network, &dataset, &evaluator.on(&backend), out))
+}
+
+/// Writes all of it.
+fn write<B: Backend>(
+    backend: &B,
+    network: &Trained,
+    dataset: &Dataset,
+    evaluator: &Evaluator<B>,
+    out: &Path,
+) -> Result<()> {
+    let embeddings = network.embed(backend.clone(), dataset)?;
     let n = dataset.len();
     let Embeddings { h, z, y, h_dim, z_dim, y_dim } = &embeddings;
     for (name, array, dim) in [("h.npy", h, h_dim), ("z.npy", z, z_dim), ("y.npy", y, y_dim)] {
         write_npy_f32(&out.join(name), array, &[n, *dim])?;
     }
-    write_samples(out, &dataset, &evaluator, &embeddings)?;
+    write_samples(out, dataset, evaluator, &embeddings)?;
     run::write_quarantine(out, dataset.excluded())?;
     print(&format!(
         "{n} images: h.npy [{n}, {h_dim}], z.npy [{n}, {z_dim}], y.npy [{n}, {y_dim}], samples.csv in {}",
@@ -33,7 +45,12 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
 }
 
 /// `samples.csv`: a line an image, in the order of the arrays' rows; clusters only where there is a k.
-fn write_samples(out: &Path, dataset: &Dataset, evaluator: &Evaluator, embeddings: &Embeddings) -> Result<()> {
+fn write_samples<B: Backend>(
+    out: &Path,
+    dataset: &Dataset,
+    evaluator: &Evaluator<B>,
+    embeddings: &Embeddings,
+) -> Result<()> {
     let n = dataset.len();
     let index: Vec<u32> = (0..n as u32).collect();
     let names: Vec<String> = (0..n).map(|i| dataset.name(i).to_owned()).collect();

@@ -11,8 +11,10 @@ pub mod info;
 mod inspect;
 mod interrupt;
 mod pack;
+mod probe;
 mod replay;
 mod resume;
+mod room;
 mod train;
 
 use std::io::Write;
@@ -146,11 +148,7 @@ fn trained(path: &std::path::Path, overrides: &Overrides) -> Result<Trained> {
 
 impl Trained {
     /// What the network makes of a data set. Errors if the checkpoint does not fit the configuration.
-    fn embed(&self, dataset: &Dataset) -> Result<Embeddings> {
-        on_device!(&self.config, backend => self.embed_on(backend, dataset))
-    }
-
-    fn embed_on<B: Backend>(&self, backend: B, dataset: &Dataset) -> Result<Embeddings> {
+    fn embed<B: Backend>(&self, backend: B, dataset: &Dataset) -> Result<Embeddings> {
         let (model, mut params) = self.model_on(backend)?;
         embed(&model, &mut params, dataset, self.config.image_size, &mut |_| ())
     }

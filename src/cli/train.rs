@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::args::TrainArgs;
-use super::{data, dry_run, fills_a_batch, interrupt, on_device, print, resume};
+use super::{data, dry_run, fills_a_batch, interrupt, on_device, print, probe, resume, room};
 use crate::backend::Backend;
 use crate::checkpoint::{self, Newest};
 use crate::config::Config;
@@ -15,6 +15,7 @@ use crate::eval::embed::{calibrate, embed};
 use crate::eval::{Baselines, Evaluator};
 use crate::log::say;
 use crate::loss::trivial_feature_loss;
+use crate::memory_report::MemoryReport;
 use crate::model::Model;
 use crate::nn::Params;
 use crate::run::{self, LastWords, Requests, Resumed, Run, RunLock, RunStamp, Saved};
@@ -34,12 +35,26 @@ pub fn run(args: &TrainArgs) -> Result<Outcome> {
         return resume(args);
     }
     let config = args.overrides().resolve()?;
-    if args.dry_run {
-        print(&dry_run::report(&config)?);
-        return Ok(Outcome::Finished);
+    if args.only_reports() {
+        return report(args, &config);
     }
     let requests = interrupt::listen()?;
-    on_device!(&config.clone(), backend => start(backend, config, requests))
+    let outcome = on_device!(&config, backend => start(backend, config.clone(), requests));
+    outcome.map_err(|error| room::advise(error, &config))
+}
+
+/// Prints what was asked for in place of training.
+fn report(args: &TrainArgs, config: &Config) -> Result<Outcome> {
+    let text = if args.dry_run { dry_run::report(config) } else { memory_report(config) };
+    print(&text.map_err(|error| room::advise(error, config))?);
+    Ok(Outcome::Finished)
+}
+
+fn memory_report(config: &Config) -> Result<String> {
+    on_device!(config, backend => {
+        let (trainer, batch) = probe::prepare(backend, config)?;
+        Ok(MemoryReport::measure(trainer, &batch)?.to_string())
+    })
 }
 
 /// Begins a run.
@@ -63,18 +78,19 @@ fn resume(args: &TrainArgs) -> Result<Outcome> {
         Some(out) => PathBuf::from(out.as_str().unwrap_or_default()),
         None => run::latest(Path::new(RUNS))?,
     };
-    if args.dry_run {
-        print(&dry_run::report(&resume::config(&overrides, &run::config(&folder)?, &folder)?)?);
-        return Ok(Outcome::Finished);
+    let config = || resume::config(&overrides, &run::config(&folder)?, &folder);
+    if args.only_reports() {
+        return report(args, &config()?);
     }
     let requests = interrupt::listen()?;
     let lock = run::reopen(&folder)?;
     // The version before what it may have changed.
     let stamp = RunStamp::read(&folder)?;
-    let config = resume::config(&overrides, &run::config(&folder)?, &folder)?;
+    let config = config()?;
     let newest = resume::newest(&folder)?;
     let begun = Begun { folder, lock, stamp, newest };
-    on_device!(&config.clone(), backend => go_on(backend, config, begun, requests))
+    let outcome = on_device!(&config, backend => go_on(backend, config.clone(), begun, requests));
+    outcome.map_err(|error| room::advise(error, &config))
 }
 
 /// What is there of a run that goes on.
@@ -187,7 +203,7 @@ fn scores_exist(dataset: &Dataset) -> bool {
 /// Scores of raw pixels and of a network with the first weights of this run.
 fn baselines<B: Backend>(trainer: &Trainer<B>, dataset: &Dataset) -> Result<Baselines> {
     let config = &trainer.config;
-    let evaluator = Evaluator::new(dataset, &config.eval)?;
+    let evaluator = Evaluator::new(dataset, &config.eval)?.on(trainer.params.backend());
     let mut params = Params::new(trainer.params.backend().clone(), config.seed);
     let model = Model::new(&mut params, &architecture(config))?;
     calibrate(&model, &mut params, dataset, config.image_size, CALIBRATION_BATCHES)?;

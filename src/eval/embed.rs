@@ -9,6 +9,7 @@ use crate::data::Dataset;
 use crate::data::augment::{Size, resize};
 use crate::data::loader::{Workspace, with_workspace};
 use crate::data::sampler::Permutation;
+use crate::log::say;
 use crate::model::Model;
 use crate::nn::{Forward, Mode, Params};
 use crate::tensor::Shape;
@@ -59,7 +60,20 @@ pub fn eval_pixels(
     dataset.check()
 }
 
-/// Embeds all images; `progress` is called with the number done.
+/// Half as many images at once, where a device had not the memory for `count`: the result of an image does not depend on those
+/// beside it. The error itself where nothing can be halved.
+fn fewer(error: Error, count: usize, least: usize) -> Result<usize> {
+    let Error::OutOfMemory { problem, room } = error else { return Err(error) };
+    if count / 2 < least {
+        let problem =
+            format!("{problem}; not even {count} images at once fit: embed on the CPU, or train smaller images");
+        return Err(Error::OutOfMemory { problem, room });
+    }
+    say(&format!("embedding {} images at once instead of {count}: {problem}", count / 2));
+    Ok(count / 2)
+}
+
+/// Embeds all images; `progress` is called with the number done. Where memory does not suffice, goes on with fewer at once.
 pub fn embed<B: Backend>(
     model: &Model,
     params: &mut Params<B>,
@@ -93,27 +107,53 @@ fn embed_chosen<B: Backend>(
 ) -> Result<Embeddings> {
     let mut tape = Tape::new(params.backend().clone());
     let mut result = Embeddings::default();
-    let mut pixels = vec![0; batch_images(image_size) * image_size * image_size * 3];
-    for first in (0..len).step_by(batch_images(image_size)) {
-        let count = batch_images(image_size).min(len - first);
-        let pixels = &mut pixels[..count * image_size * image_size * 3];
+    let image = image_size * image_size * 3;
+    let (mut first, mut most) = (0, batch_images(image_size));
+    let mut pixels = vec![0; most * image];
+    while first < len {
+        let count = most.min(len - first);
+        let pixels = &mut pixels[..count * image];
         eval_pixels(dataset, |i| sample(first + i), image_size, pixels)?;
         tape.clear();
-        let images = params.backend().upload_images(Shape::from([count, image_size, image_size, 3]), pixels)?;
-        let images = tape.input(images);
-        let outputs = model.forward(&mut Forward { tape: &mut tape, params, mode: Mode::Eval }, images)?;
+        let batch = embed_batch(&mut tape, model, params, Shape::from([count, image_size, image_size, 3]), pixels);
+        let outputs = match batch {
+            Ok(outputs) => outputs,
+            Err(error) => {
+                tape.clear();
+                most = fewer(error, count, 1)?;
+                continue;
+            }
+        };
         let Embeddings { h, z, y, h_dim, z_dim, y_dim } = &mut result;
-        for (var, rows, dim) in [(outputs.h, h, h_dim), (outputs.z, z, z_dim), (outputs.y, y, y_dim)] {
-            *dim = tape.shape(var).last();
-            rows.extend(params.backend().download(tape.value(var))?.iter().map(|&x| x as f32));
+        for ((dim, values), (rows, of)) in outputs.into_iter().zip([(h, h_dim), (z, z_dim), (y, y_dim)]) {
+            *of = dim;
+            rows.extend(values.iter().map(|&x| x as f32));
         }
-        progress(first + count);
+        first += count;
+        progress(first);
     }
     Ok(result)
 }
 
+/// Dimension and values of h, z and y for a batch.
+fn embed_batch<B: Backend>(
+    tape: &mut Tape<B>,
+    model: &Model,
+    params: &mut Params<B>,
+    shape: Shape,
+    pixels: &[u8],
+) -> Result<Vec<(usize, Vec<f64>)>> {
+    let images = params.backend().upload_images(shape, pixels)?;
+    let images = tape.input(images);
+    let outputs = model.forward(&mut Forward { tape, params, mode: Mode::Eval }, images)?;
+    let backend = tape.backend().clone();
+    let read = |var| Ok((tape.shape(var).last(), backend.download(tape.value(var))?));
+    [outputs.h, outputs.z, outputs.y].into_iter().map(read).collect()
+}
+
 /// Sets the running statistics of a network that was not trained to their plain mean over up to `batches` batches of
 /// evaluation images in random order: without it the comparison would be with meaningless statistics, not random weights.
+/// Where memory does not suffice, batches are smaller.
 pub fn calibrate<B: Backend>(
     model: &Model,
     params: &mut Params<B>,
@@ -121,10 +161,25 @@ pub fn calibrate<B: Backend>(
     image_size: usize,
     batches: usize,
 ) -> Result<()> {
-    let count = batch_images(image_size).min(dataset.len());
+    let mut count = batch_images(image_size).min(dataset.len());
     if count < 2 {
         return Err(Error::shape("calibrate", "batch statistics need at least 2 images"));
     }
+    // From the beginning: the first batch replaces what is there.
+    while let Err(error) = calibrate_by(model, params, dataset, image_size, [batches, count]) {
+        count = fewer(error, count, 2)?;
+    }
+    Ok(())
+}
+
+/// The same with batches of `count` images.
+fn calibrate_by<B: Backend>(
+    model: &Model,
+    params: &mut Params<B>,
+    dataset: &Dataset,
+    image_size: usize,
+    [batches, count]: [usize; 2],
+) -> Result<()> {
     let order = Permutation::of_epoch(CALIBRATION_SEED, 0, dataset.len());
     let mut tape = Tape::new(params.backend().clone());
     let mut pixels = vec![0; count * image_size * image_size * 3];

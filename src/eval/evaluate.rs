@@ -12,8 +12,11 @@ use super::embed::{Embeddings, eval_pixels};
 use super::kmeans::KMeans;
 use super::metrics::Scores;
 use super::probe::{self, FactorScore};
+use crate::backend::Backend;
+use crate::backend::cpu::Cpu;
 use crate::config::EvalConfig;
 use crate::data::Dataset;
+use crate::log::say;
 use crate::{Error, Result};
 
 /// Side in pixels at which raw pixels are clustered, at most: CIFAR's own size, on which the literature's figures for
@@ -80,7 +83,8 @@ pub struct Evaluation {
 }
 
 /// Clusters and scores representations of one data set.
-pub struct Evaluator<'a> {
+pub struct Evaluator<'a, B: Backend = Cpu<f32>> {
+    backend: B,
     dataset: &'a Dataset,
     labels: Option<Vec<u32>>,
     config: &'a EvalConfig,
@@ -94,7 +98,15 @@ impl<'a> Evaluator<'a> {
             let images = dataset.len();
             return Err(Error::Usage(format!("{images} images cannot form {clusters} clusters: ask for fewer")));
         }
-        Ok(Evaluator { dataset, labels: dataset.labels(), config })
+        Ok(Evaluator { backend: Cpu::new(), dataset, labels: dataset.labels(), config })
+    }
+}
+
+impl<'a, B: Backend> Evaluator<'a, B> {
+    /// The same, clustering on another device: the result is the same to the bit.
+    pub fn on<D: Backend>(self, backend: &D) -> Evaluator<'a, D> {
+        let Evaluator { dataset, labels, config, .. } = self;
+        Evaluator { backend: backend.clone(), dataset, labels, config }
     }
 
     /// k: given, or the number of classes that have images; `None` without either.
@@ -107,7 +119,14 @@ impl<'a> Evaluator<'a> {
     pub fn cluster(&self, points: &[f32], dim: usize) -> Result<Option<Vec<u32>>> {
         let Some(clusters) = self.clusters() else { return Ok(None) };
         let kmeans = KMeans { restarts: self.config.restarts, seed: self.config.seed, ..KMeans::new(clusters) };
-        Ok(Some(kmeans.fit(points, dim)?.labels))
+        let clustering = match kmeans.fit_on(&self.backend, points, dim) {
+            Err(Error::OutOfMemory { problem, .. }) => {
+                say(&format!("clustering on the CPU: {problem}"));
+                kmeans.fit(points, dim)
+            }
+            fitted => fitted,
+        };
+        Ok(Some(clustering?.labels))
     }
 
     /// Agreement of k-means on `points` with the labels; `None` without labels.

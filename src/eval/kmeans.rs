@@ -9,15 +9,26 @@
 //! Floor for n points of d features, k clusters and r restarts: a whole iteration computes 2 n r k d flops and reads
 //! 4 n d bytes; at 60,000 x 512, k = 10, r = 10: 6.1 Gflop and 123 MB (see `benches/kmeans.rs`). Memory besides the
 //! points: 8 n r bytes for labels and margins, 4 n r (2 + ln k) bytes while seeding.
+//!
+//! Points are seeded on the host. The iteration runs on a [`Backend`], whose [`Partition`] gives the same bits on every device.
 
 mod assign;
+mod host;
 mod lloyd;
+mod partition;
 mod points;
 mod seeding;
 
+pub use host::HostPartition;
+pub use partition::{Partition, Target};
+pub use points::Points;
+
+pub(crate) use assign::NONE;
+
+use crate::backend::Backend;
+use crate::backend::cpu::Cpu;
 use crate::{Error, Result};
 use lloyd::Lloyd;
-use points::Points;
 
 /// Columns of one matrix product: as many restarts as fit run side by side. Enough to fill the multiplier, few enough
 /// for a block's products to stay in the cache.
@@ -64,6 +75,14 @@ impl KMeans {
     /// [`Error::Shape`] if `points` are not one or more rows of `dim`; [`Error::NonFinite`] naming the first row with
     /// an infinite number or NaN; [`Error::Usage`] if there are no clusters, no restarts, or more clusters than points.
     pub fn fit(&self, points: &[f32], dim: usize) -> Result<Clustering> {
+        self.fit_on(&Cpu::<f32>::new(), points, dim)
+    }
+
+    /// The same on a device: the same bits.
+    ///
+    /// # Errors
+    /// As [`KMeans::fit`], and where the device fails or has not the memory.
+    pub fn fit_on<B: Backend>(&self, backend: &B, points: &[f32], dim: usize) -> Result<Clustering> {
         let points = Points::new(points, dim)?;
         check_clusters(self.clusters, points.rows.count)?;
         let threshold = self.tolerance * points.variance;
@@ -71,8 +90,9 @@ impl KMeans {
         let mut best: Option<Clustering> = None;
         for first in (0..self.restarts).step_by(together) {
             let restarts = first..(first + together).min(self.restarts);
-            let initial = seeding::seed(&points, self.clusters, self.seed, restarts);
-            for run in Lloyd::new(&points, self.clusters, initial).run(self.max_iterations, threshold) {
+            let initial = seeding::seed(&points, self.clusters, self.seed, restarts.clone());
+            let partition = backend.partition(&points, self.clusters, restarts.len())?;
+            for run in Lloyd::new(&points, self.clusters, initial, partition).run(self.max_iterations, threshold)? {
                 // The first of equals, so that the choice depends on nothing but the inertias.
                 if best.as_ref().is_none_or(|best| run.inertia < best.inertia) {
                     best = Some(run);
@@ -95,6 +115,21 @@ pub fn lloyd(
     max_iterations: usize,
     tolerance: f64,
 ) -> Result<Clustering> {
+    lloyd_on(&Cpu::<f32>::new(), points, dim, initial_centers, max_iterations, tolerance)
+}
+
+/// The same on a device: the same bits.
+///
+/// # Errors
+/// As [`lloyd`], and where the device fails or has not the memory.
+pub fn lloyd_on<B: Backend>(
+    backend: &B,
+    points: &[f32],
+    dim: usize,
+    initial_centers: &[f64],
+    max_iterations: usize,
+    tolerance: f64,
+) -> Result<Clustering> {
     let points = Points::new(points, dim)?;
     if !initial_centers.len().is_multiple_of(dim) {
         let problem = format!("{} numbers are not initial centres of {dim} each", initial_centers.len());
@@ -106,8 +141,9 @@ pub fn lloyd(
     let clusters = initial_centers.len() / dim;
     check_clusters(clusters, points.rows.count)?;
     let threshold = tolerance * points.variance;
-    let mut runs = Lloyd::new(&points, clusters, vec![initial_centers.to_vec()]).run(max_iterations, threshold);
-    Ok(runs.swap_remove(0))
+    let partition = backend.partition(&points, clusters, 1)?;
+    let runs = Lloyd::new(&points, clusters, vec![initial_centers.to_vec()], partition);
+    Ok(runs.run(max_iterations, threshold)?.swap_remove(0))
 }
 
 /// `Ok` if `count` points can be put into `clusters` clusters.

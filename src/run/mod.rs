@@ -279,7 +279,8 @@ impl Run {
         let begun = Instant::now();
         let size = trainer.config.image_size;
         let embeddings = embed(&trainer.model, &mut trainer.params, dataset, size, &mut |_| ())?;
-        let evaluation = Evaluator::new(dataset, &trainer.config.eval)?.evaluate(&embeddings, &self.baselines)?;
+        let evaluator = Evaluator::new(dataset, &trainer.config.eval)?.on(trainer.params.backend());
+        let evaluation = evaluator.evaluate(&embeddings, &self.baselines)?;
         let (epoch, step) = (trainer.position.epoch, trainer.steps());
         if let (Some(h), Some(y)) = (evaluation.backbone, evaluation.feature) {
             self.say(&format!("epoch {epoch}: NMI {:.3} backbone, {:.3} feature", h.nmi, y.nmi));

@@ -2,8 +2,10 @@
 //! with its stand-ins for cuDNN and cuBLASLt, which report what a device would let pass.
 
 mod bounds;
+mod kmeans;
 mod layers;
 mod losses;
+mod memory;
 mod nonfinite;
 mod norms;
 mod program;

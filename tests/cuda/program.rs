@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::virtual_gpu;
+use crate::{SEEDS, virtual_gpu};
 
 /// Options of a run of 4 steps.
 const TINY: &str =
@@ -17,21 +17,21 @@ const LIBRARIES: [&str; 3] = ["libvgpu.so", "libvgpu_cudnn.so", "libvgpu_cublasl
 
 /// Whether a command finds a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Driver {
+pub enum Driver {
     Here,
     Missing,
 }
 
 /// What a command left behind.
 #[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
 }
 
 /// Where commands run; removed with all they wrote.
-struct Folder(tempfile::TempDir);
+pub struct Folder(tempfile::TempDir, Vec<(&'static str, String)>);
 
 /// The program: where cargo built it, or beside this test where both were taken elsewhere.
 fn program() -> PathBuf {
@@ -48,13 +48,25 @@ fn stand_ins() -> String {
 }
 
 impl Folder {
-    fn new() -> Folder {
-        Folder(tempfile::tempdir().unwrap())
+    pub fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap(), Vec::new())
+    }
+
+    /// The same folder, with a variable in the environment of its commands.
+    pub fn with(mut self, name: &'static str, value: String) -> Folder {
+        self.1.push((name, value));
+        self
     }
 
     /// Runs `disentangle` with `words`, which are separated by spaces.
-    fn run(&self, words: &str, driver: Driver) -> Said {
+    pub fn run(&self, words: &str, driver: Driver) -> Said {
+        self.run_with(words, driver, &[])
+    }
+
+    /// The same with more variables in its environment.
+    fn run_with(&self, words: &str, driver: Driver, variables: &[(&'static str, String)]) -> Said {
         let mut command = Command::new(program());
+        command.envs(self.1.iter().chain(variables).map(|(name, value)| (name, value)));
         command.current_dir(self.0.path()).args(words.split_whitespace());
         command.env("DISENTANGLE_CACHE", self.0.path().join("cache"));
         match (driver, virtual_gpu()) {
@@ -72,14 +84,28 @@ impl Folder {
 
     /// As [`Folder::run`], of a command that ends well.
     #[track_caller]
-    fn done(&self, words: &str) -> Said {
-        let said = self.run(words, Driver::Here);
+    pub fn done(&self, words: &str) -> Said {
+        self.done_with(words, &[])
+    }
+
+    #[track_caller]
+    fn done_with(&self, words: &str, variables: &[(&'static str, String)]) -> Said {
+        let said = self.run_with(words, Driver::Here, variables);
         assert_eq!(said.code, Some(0), "{words}: {}", said.err);
         said
     }
 
     fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.0.path().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    pub fn exists(&self, name: &str) -> bool {
+        self.0.path().join(name).exists()
+    }
+
+    /// Numbers of a .npy file.
+    pub fn array(&self, name: &str) -> Vec<f32> {
+        npyz::NpyFile::new(&self.read(name)[..]).unwrap().into_vec().unwrap()
     }
 
     /// Lines of a run's log of this kind.
@@ -139,6 +165,47 @@ fn a_run_is_resumed_and_its_model_used_elsewhere() {
     let largest = cpu.iter().fold(0f32, |largest, value| largest.max(value.abs()));
     let apart = cuda.iter().zip(&cpu).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
     assert!(apart <= 1e-4 * largest, "{apart} of {largest}");
+}
+
+/// What a step's line says but for the time it took.
+fn steps(folder: &Folder, run: &str) -> Vec<[Value; 7]> {
+    let keys = ["step", "loss", "loss_instance", "loss_feature", "entropy", "grad_norm", "learning_rate"];
+    folder.records(run, "step").iter().map(|line| keys.map(|key| line[key].clone())).collect()
+}
+
+/// Training, resuming, scoring and embedding, whatever the order in which streams make progress: the same bits. Engines are chosen
+/// once, by the first run, and kept in the cache.
+#[test]
+fn all_commands_do_the_same_under_any_order_of_streams() {
+    let folder = Folder::new();
+    let tiny = "--data shapes:8 --set base_width=1 --image-size 8 --batch-size 4 --set eval.restarts=1 --device cuda";
+    folder.done(&format!("train {tiny} --epochs 2 --set keep=0 --out run"));
+    folder.done("embed run --data shapes:8 --device cuda --out e");
+    let (whole, scores) = (steps(&folder, "run"), folder.read("run/results.json"));
+    let arrays = ["h", "z", "y"].map(|name| folder.read(&format!("e/{name}.npy")));
+    assert_eq!(whole.len(), 4);
+    // Of which a real device has one, its own.
+    let seeds: Vec<u64> = if virtual_gpu().is_some() { (1..=SEEDS).collect() } else { vec![1] };
+    let check = |seed: u64| {
+        let order = [("VGPU_SEED", seed.to_string())];
+        folder.done_with(&format!("train {tiny} --epochs 1 --out run{seed}"), &order);
+        folder.done_with(&format!("train --resume --epochs 2 --out run{seed} --device cuda"), &order);
+        assert_eq!(steps(&folder, &format!("run{seed}")), whole, "seed {seed}");
+        assert_eq!(folder.read(&format!("run{seed}/results.json")), scores, "seed {seed}");
+        let json = folder.done_with("eval run --json --device cuda", &order).out;
+        let [json, scores] = [json.as_bytes(), &scores].map(|json| serde_json::from_slice::<Value>(json).unwrap());
+        assert_eq!(json, scores, "seed {seed}");
+        folder.done_with(&format!("embed run --data shapes:8 --device cuda --out e{seed}"), &order);
+        let found = ["h", "z", "y"].map(|name| folder.read(&format!("e{seed}/{name}.npy")));
+        assert!(found == arrays, "seed {seed}");
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = seeds
+            .chunks(seeds.len().div_ceil(2))
+            .map(|seeds| scope.spawn(|| seeds.iter().for_each(|&seed| check(seed))))
+            .collect();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+    });
 }
 
 #[test]

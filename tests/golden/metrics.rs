@@ -1,6 +1,10 @@
 //! Scores and k-means against scikit-learn in f64. Cases are found through the sidecar's `tensors` alone.
 
-use disentangle::eval::kmeans::{KMeans, lloyd};
+use disentangle::backend::Backend;
+use disentangle::backend::cpu::Cpu;
+use disentangle::backend::cuda::Cuda;
+use disentangle::config::Precision;
+use disentangle::eval::kmeans::{KMeans, lloyd_on};
 use disentangle::eval::metrics::{Scores, assignment, nmi};
 
 use super::reader::{Golden, Kind, each};
@@ -26,15 +30,26 @@ fn on_cases(golden: &Golden, tensor: &str, check: impl Fn(&Golden, &str)) -> usi
     golden.cases_with(tensor).into_iter().map(|case| check(golden, case)).count()
 }
 
+/// Clusterings on the CPU, and on CUDA: a real device if there is one, else the virtual GPU.
 #[test]
 fn scores_and_clusterings_agree() {
+    let virtual_gpu = match vgpu::preload() {
+        vgpu::Preload::Virtual(gpu) => Some(gpu),
+        vgpu::Preload::Real => None,
+        vgpu::Preload::Failed(why) => panic!("no device: {why}"),
+    };
+    let cuda = Cuda::new(0, Precision::Bf16).unwrap();
     each(Kind::Metrics, |golden| {
         let cases = scores_agree(golden) + assignments_agree(golden);
-        let clusterings = lloyd_reaches_the_same_fixed_point(golden);
-        restarts_reach_the_best_inertia(golden);
+        let clusterings = lloyd_reaches_the_same_fixed_point(&Cpu::<f32>::new(), golden);
+        restarts_reach_the_best_inertia(&Cpu::<f32>::new(), golden);
+        assert_eq!(lloyd_reaches_the_same_fixed_point(&cuda, golden), clusterings);
+        restarts_reach_the_best_inertia(&cuda, golden);
         assert!(cases + clusterings > 0, "{}: nothing to compare", golden.path.display());
         println!("{}: {cases} score cases, {clusterings} clusterings agree", golden.path.display());
     });
+    drop(cuda);
+    assert_eq!(virtual_gpu.map(|gpu| gpu.last_report()).unwrap_or_default(), "");
 }
 
 fn scores_agree(golden: &Golden) -> usize {
@@ -66,11 +81,11 @@ fn assignments_agree(golden: &Golden) -> usize {
     })
 }
 
-fn lloyd_reaches_the_same_fixed_point(golden: &Golden) -> usize {
+fn lloyd_reaches_the_same_fixed_point<B: Backend>(backend: &B, golden: &Golden) -> usize {
     on_cases(golden, "init", |golden, case| {
         let (x, shape) = tensor(golden, case, "x");
         let x: Vec<f32> = x.into_iter().map(|v| v as f32).collect();
-        let run = lloyd(&x, shape[1], &tensor(golden, case, "init").0, 1000, 0.0).unwrap();
+        let run = lloyd_on(backend, &x, shape[1], &tensor(golden, case, "init").0, 1000, 0.0).unwrap();
         let labels: Vec<i64> = run.labels.iter().map(|&l| i64::from(l)).collect();
         assert!(labels == ids(golden, case, "labels"), "{case}: labels differ");
         // The same labels, so means of the same f32 numbers; f64 sums of n terms, n below 1e4, and as many corrections.
@@ -83,7 +98,7 @@ fn lloyd_reaches_the_same_fixed_point(golden: &Golden) -> usize {
     })
 }
 
-fn restarts_reach_the_best_inertia(golden: &Golden) -> usize {
+fn restarts_reach_the_best_inertia<B: Backend>(backend: &B, golden: &Golden) -> usize {
     on_cases(golden, "best_inertia", |golden, case| {
         let (x, shape) = tensor(golden, case, "x");
         let x: Vec<f32> = x.into_iter().map(|v| v as f32).collect();
@@ -95,7 +110,7 @@ fn restarts_reach_the_best_inertia(golden: &Golden) -> usize {
         // digit counts.
         let (restarts, allowed) = if case == "blobs" { (10, 1e-6) } else { (50, 1e-3) };
         let fit = KMeans { restarts, tolerance: 0.0, max_iterations: 1000, ..KMeans::new(clusters) };
-        let inertia = fit.fit(&x, shape[1]).unwrap().inertia;
+        let inertia = fit.fit_on(backend, &x, shape[1]).unwrap().inertia;
         assert!(inertia < best * (1.0 + allowed), "{case}: best inertia {inertia}, expected {best}");
         // Nothing beats 50 restarts of the reference by much, unless the inertia is computed wrongly.
         assert!(inertia > best * 0.99, "{case}: inertia {inertia} is too good beside {best}");

@@ -9,7 +9,7 @@ use half::bf16;
 
 use crate::batch_norm::{self, Problem};
 use crate::nt_xent::{self, Input};
-use crate::{Device, Number, adam, bias, binary_entropy, device, held, numbers, pool2d};
+use crate::{Device, Number, adam, bias, binary_entropy, device, held, kmeans, numbers, pool2d};
 
 /// Everything that the kernels of this type give for some inputs.
 fn of_type<T: Number>(device: &Device) -> Vec<Vec<f64>> {
@@ -45,6 +45,7 @@ fn everything(device: &Device) -> Vec<Vec<u64>> {
     results.extend(of_precision::<Tf32>(device));
     results.extend(of_precision::<Bf16>(device));
     results.extend(adam::two_steps(device));
+    results.extend(kmeans::everything(device));
     results.into_iter().map(|values| values.into_iter().map(f64::to_bits).collect()).collect()
 }
 

@@ -10,6 +10,7 @@ mod determinism;
 mod elementwise;
 mod fold;
 mod gradients;
+mod kmeans;
 mod nt_xent;
 mod nt_xent_forms;
 mod pool2d;

@@ -203,13 +203,30 @@ fn table() -> std::sync::MutexGuard<'static, Table> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Bytes of device memory there are, unless `VGPU_MEMORY` or [`set_total`] says otherwise.
+const TOTAL: u64 = 8 << 30;
+
+/// What was set; 0: not yet.
+static SET: AtomicU64 = AtomicU64::new(0);
+
 /// Bytes of device memory there are.
-pub const TOTAL: u64 = 8 << 30;
+pub fn total() -> u64 {
+    if SET.load(Relaxed) == 0 {
+        let asked = std::env::var("VGPU_MEMORY").ok().and_then(|bytes| bytes.parse().ok());
+        SET.store(asked.filter(|&bytes| bytes > 0).unwrap_or(TOTAL), Relaxed);
+    }
+    SET.load(Relaxed)
+}
+
+/// From now on there are so many; 0: as at the start. What is in use stays.
+pub fn set_total(bytes: u64) {
+    SET.store(bytes, Relaxed);
+}
 
 /// A new allocation; `None` if device memory does not suffice. Addresses are multiples of 512.
 pub fn allocate(len: u64, life: Life, variable: Option<bool>) -> Option<Arc<Allocation>> {
     let mut t = table();
-    if len > TOTAL - t.usage.used {
+    if len > total().saturating_sub(t.usage.used) {
         return None;
     }
     let base = t.next;

@@ -2,6 +2,7 @@
 
 use crate::driver::Calls;
 use crate::exec::Counts;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -23,22 +24,50 @@ type Access = unsafe extern "C" fn(*mut c_char, usize, *mut usize) -> u32;
 #[derive(Clone, Copy, Debug)]
 pub struct VirtualGpu {
     last_report: Access,
+    take_work: Access,
     set_seed: unsafe extern "C" fn(u64) -> u32,
+    set_memory: unsafe extern "C" fn(u64) -> u32,
+    set_pinned: unsafe extern "C" fn(u64) -> u32,
     take_counts: unsafe extern "C" fn(*mut Counts) -> u32,
     take_calls: unsafe extern "C" fn(*mut Calls) -> u32,
 }
 
 impl VirtualGpu {
-    /// Takes what the checks found since the last call, a line each, and clears the context's error.
-    pub fn last_report(&self) -> String {
+    /// A text that the library hands out and forgets.
+    fn take(access: Access) -> String {
         let mut length = 0;
         // SAFETY: asks for the length only.
-        unsafe { (self.last_report)(std::ptr::null_mut(), 0, &mut length) };
+        unsafe { access(std::ptr::null_mut(), 0, &mut length) };
         let mut text = vec![0u8; length + (1 << 16)]; // more may come in between
         // SAFETY: `text` has the room that is stated.
-        unsafe { (self.last_report)(text.as_mut_ptr().cast(), text.len(), &mut length) };
+        unsafe { access(text.as_mut_ptr().cast(), text.len(), &mut length) };
         text.truncate(length);
         String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Takes what the checks found since the last call, a line each, and clears the context's error.
+    pub fn last_report(&self) -> String {
+        VirtualGpu::take(self.last_report)
+    }
+
+    /// What streams and graphs did since the last call, by name, and how often: kernels, operations of libraries, copies, fills,
+    /// graphs. Work that is queued and not done yet is not among it.
+    pub fn take_work(&self) -> BTreeMap<String, u64> {
+        let text = VirtualGpu::take(self.take_work);
+        let line = |line: &str| line.split_once(' ').and_then(|(n, name)| Some((name.to_owned(), n.parse().ok()?)));
+        text.lines().filter_map(line).collect()
+    }
+
+    /// From now on the device has so many bytes of memory (`VGPU_MEMORY` gives the first number); 0: as at the start.
+    pub fn set_memory(&self, bytes: u64) {
+        // SAFETY: takes a number.
+        unsafe { (self.set_memory)(bytes) };
+    }
+
+    /// From now on there may be so many bytes of page-locked memory (`VGPU_PINNED`); 0: as at the start.
+    pub fn set_pinned(&self, bytes: u64) {
+        // SAFETY: takes a number.
+        unsafe { (self.set_pinned)(bytes) };
     }
 
     /// Restarts the order of streams from a seed; `VGPU_SEED` gives the first.
@@ -166,13 +195,18 @@ fn load() -> Result<VirtualGpu, String> {
         p if p.is_null() => Err(format!("{} has no {name:?}", path.display())),
         p => Ok(p),
     };
-    let (report, seed) = (get(c"vgpu_last_report")?, get(c"vgpu_set_seed")?);
+    let (report, work) = (get(c"vgpu_last_report")?, get(c"vgpu_take_work")?);
+    let [seed, memory, pinned] = [get(c"vgpu_set_seed")?, get(c"vgpu_set_memory")?, get(c"vgpu_set_pinned")?];
+    type Set = unsafe extern "C" fn(u64) -> u32;
     let (counts, calls) = (get(c"vgpu_take_counts")?, get(c"vgpu_take_calls")?);
     // SAFETY: the entry points of `driver::own`, with these signatures.
     unsafe {
         Ok(VirtualGpu {
             last_report: std::mem::transmute::<*mut c_void, Access>(report),
-            set_seed: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(u64) -> u32>(seed),
+            take_work: std::mem::transmute::<*mut c_void, Access>(work),
+            set_seed: std::mem::transmute::<*mut c_void, Set>(seed),
+            set_memory: std::mem::transmute::<*mut c_void, Set>(memory),
+            set_pinned: std::mem::transmute::<*mut c_void, Set>(pinned),
             take_counts: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut Counts) -> u32>(counts),
             take_calls: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut Calls) -> u32>(calls),
         })

@@ -10,6 +10,7 @@ pub mod counts;
 mod device;
 mod elementwise;
 mod fold;
+mod kmeans;
 mod nt_xent;
 mod pool2d;
 
@@ -109,6 +110,7 @@ pub fn plans(scale: Scale) -> Vec<Plan> {
         pool2d::plans(scale),
         bias::plans(scale),
         elementwise::plans(scale),
+        kmeans::plans(scale),
         nt_xent::plans(scale),
         binary_entropy::plans(scale),
         adam::plans(scale),

@@ -24,6 +24,7 @@ pub use real::Real;
 
 use super::*;
 use crate::Error;
+use crate::eval::kmeans::HostPartition;
 
 /// The CPU computing in `T`: `f32` to train, `f64` to check.
 #[derive(Clone, Debug, Default)]
@@ -103,6 +104,7 @@ impl<T: Real> Backend for Cpu<T> {
     type Pixels = Vec<u8>;
     type Lane = Lane;
     type Report = StepReport;
+    type Partition<'a> = HostPartition<'a>;
 
     const NAME: &'static str = "cpu";
     const LANES: usize = 1;
@@ -153,8 +155,23 @@ impl<T: Real> Backend for Cpu<T> {
             live_bytes: sum.live_bytes + pool.live_bytes,
             peak_bytes: sum.peak_bytes + pool.peak_bytes,
             cached_bytes: sum.cached_bytes + pool.cached_bytes,
+            workspace_bytes: 0,
             allocations: sum.allocations + pool.allocations,
         })
+    }
+
+    fn reset_peak(&self) {
+        self.pool.reset_peak();
+        self.wide.reset_peak();
+        self.bytes.reset_peak();
+    }
+
+    fn footprint(&self, x: &Tensor<Self>) -> Footprint {
+        x.buffer().footprint(T::DTYPE)
+    }
+
+    fn argmax_footprint(&self, argmax: &Buffer<u8>) -> Footprint {
+        argmax.footprint("u8")
     }
 
     fn conv2d_forward(&self, x: &Tensor<Self>, w: &Tensor<Self>, window: Window) -> Result<Tensor<Self>> {
@@ -398,6 +415,10 @@ impl<T: Real> Backend for Cpu<T> {
 
     fn finish(&self, lane: &mut Lane) -> Result<StepReport> {
         Ok(lane.report)
+    }
+
+    fn partition<'a>(&self, points: &'a Points<'a>, clusters: usize, runs: usize) -> Result<HostPartition<'a>> {
+        Ok(HostPartition::new(points, clusters, runs))
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::backend::Memory;
+use crate::backend::{Footprint, Memory};
 use crate::{Error, Result};
 
 #[derive(Debug, Default)]
@@ -64,6 +64,12 @@ impl<T> Pool<T> {
         self.lock().memory
     }
 
+    /// Forgets the peak: it is what lives now.
+    pub fn reset_peak(&self) {
+        let mut shelf = self.lock();
+        shelf.memory.peak_bytes = shelf.memory.live_bytes;
+    }
+
     /// The shelf stays consistent between statements, so a panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, Shelf<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -74,6 +80,12 @@ impl<T> Buffer<T> {
     /// The elements.
     pub fn read(&self) -> &[T] {
         self.data.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    /// What it takes of its pool; `dtype` names its elements.
+    pub fn footprint(&self, dtype: &'static str) -> Footprint {
+        let elements = self.read();
+        Footprint { buffer: elements.as_ptr().addr(), dtype, bytes: size_of_val(elements) }
     }
 
     /// The elements, to write; an error if another handle shares them.

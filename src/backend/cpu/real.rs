@@ -21,6 +21,8 @@ pub trait Real:
     + AddAssign
     + Sum
 {
+    /// Its name.
+    const DTYPE: &'static str;
     /// 0
     const ZERO: Self;
     /// 1
@@ -44,6 +46,7 @@ pub trait Real:
 macro_rules! real {
     ($t:ty) => {
         impl Real for $t {
+            const DTYPE: &'static str = stringify!($t);
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             #[inline]

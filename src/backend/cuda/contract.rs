@@ -4,6 +4,7 @@ use super::device::Cuda;
 use super::lane::{Lane, Pinned, Report};
 use super::memory::{Buffer, Scratch};
 use super::ops::adam::AdamState;
+use super::ops::kmeans::DevicePartition;
 use super::ops::{batch_norm, binary_entropy, conv2d, linear, nt_xent, pool2d, transfer};
 use crate::Result;
 use crate::backend::*;
@@ -15,6 +16,7 @@ impl Backend for Cuda {
     type Pixels = Pinned<u8>;
     type Lane = Lane;
     type Report = Report;
+    type Partition<'a> = DevicePartition<'a>;
 
     const NAME: &'static str = "cuda";
     /// One computes while the host prepares the other.
@@ -46,6 +48,18 @@ impl Backend for Cuda {
 
     fn memory(&self) -> Memory {
         self.device.pool.memory()
+    }
+
+    fn reset_peak(&self) {
+        self.device.pool.reset_peak();
+    }
+
+    fn footprint(&self, x: &Tensor<Self>) -> Footprint {
+        x.buffer().footprint()
+    }
+
+    fn argmax_footprint(&self, argmax: &Scratch<u8>) -> Footprint {
+        argmax.footprint()
     }
 
     fn conv2d_forward(&self, x: &Tensor<Self>, w: &Tensor<Self>, window: Window) -> Result<Tensor<Self>> {
@@ -263,5 +277,9 @@ impl Backend for Cuda {
 
     fn finish(&self, lane: &mut Lane) -> Result<StepReport> {
         self.finish_step(lane)
+    }
+
+    fn partition<'a>(&self, points: &'a Points<'a>, clusters: usize, runs: usize) -> Result<DevicePartition<'a>> {
+        DevicePartition::new(self, points, clusters, runs)
     }
 }

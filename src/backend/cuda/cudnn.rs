@@ -17,7 +17,7 @@ use cudarc::driver::{CudaStream, sys::CUevent_flags};
 use super::convolution::{Convolution, Direction, Multiplication, Operands, Written};
 use super::engines::Choice;
 use super::kernel::{Address, Dtype};
-use super::memory::{Pool, Scratch};
+use super::memory::Pool;
 use crate::{Error, Result};
 
 /// Engines that are timed, at most.
@@ -325,7 +325,7 @@ impl Cudnn {
 
     /// Puts a convolution on the stream.
     pub fn run(&self, plan: &Plan, operands: Operands, pool: &Arc<Pool>) -> Result<()> {
-        let workspace = Scratch::<u8>::new(pool, plan.workspace.max(1))?;
+        let workspace = pool.workspace(plan.workspace.max(1))?;
         let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?;
         let pointer = |address: Address| address.0 as *mut c_void;
         let pointers = [pointer(operands.x), pointer(operands.w), pointer(operands.y)];

@@ -86,6 +86,15 @@ impl Dtype {
             Dtype::U8 => 1,
         }
     }
+
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::Bf16 => "bf16",
+            Dtype::U8 => "u8",
+        }
+    }
 }
 
 /// What activations are made of.

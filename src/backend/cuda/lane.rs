@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, result};
+use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, DriverError, result};
 
 use super::adam::State;
 use super::device::{Cuda, failed};
@@ -35,6 +35,15 @@ pub struct Pinned<T: 'static> {
     context: Arc<CudaContext>,
 }
 
+/// Why there is no page-locked memory.
+fn no_page_locked(bytes: usize, problem: DriverError) -> Error {
+    Error::Device(format!(
+        "out of page-locked memory of the host: {:.1} MiB were asked for, for the views of a batch ({problem}). A smaller \
+         --batch-size or --image-size needs less; `ulimit -l` and the limits of a container bound it",
+        bytes as f64 / f64::from(1 << 20)
+    ))
+}
+
 impl<T: Copy> Pinned<T> {
     /// # Safety
     /// All zeros is a `T`.
@@ -43,7 +52,7 @@ impl<T: Copy> Pinned<T> {
         let bytes = elems * size_of::<T>();
         // SAFETY: memory of that size, aligned to a page, zeroed before anything reads it, for as long as this lives.
         let values = unsafe {
-            let memory = result::malloc_host(bytes.max(1), 0).map_err(failed("allocating page-locked memory"))?;
+            let memory = result::malloc_host(bytes.max(1), 0).map_err(|problem| no_page_locked(bytes, problem))?;
             std::ptr::write_bytes(memory.cast::<u8>(), 0, bytes);
             std::slice::from_raw_parts_mut(memory.cast::<T>(), elems)
         };

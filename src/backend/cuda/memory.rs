@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cudarc::driver::{CudaStream, result};
 
 use super::kernel::{Address, Dtype, Element, Slice, SliceMut};
-use crate::backend::Memory;
+use crate::backend::{Footprint, Memory};
 use crate::{Error, Result};
 
 /// The smallest block, and what all are multiples of.
@@ -123,15 +123,17 @@ impl Pool {
     fn out_of_memory(&self, shelves: &Shelves, bytes: usize, problem: &str) -> Error {
         let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
         let (free, total) = self.stream.context().mem_get_info().unwrap_or_default();
-        Error::Device(format!(
-            "out of device memory: {:.0} MiB were asked for; tensors hold {:.0} MiB, recorded steps {:.0} MiB; the device \
-             has {:.0} of {:.0} MiB left ({problem}). A smaller --batch-size or --image-size needs less",
+        let Memory { live_bytes, cached_bytes, .. } = shelves.memory;
+        let problem = format!(
+            "out of device memory: {:.1} MiB were asked for; tensors hold {:.1} MiB, recorded steps {:.1} MiB; the device \
+             has {:.1} of {:.1} MiB left ({problem})",
             mib(bytes),
-            mib(shelves.memory.live_bytes),
-            mib(shelves.memory.cached_bytes),
+            mib(live_bytes),
+            mib(cached_bytes),
             mib(free),
             mib(total)
-        ))
+        );
+        Error::OutOfMemory { problem, room: live_bytes + cached_bytes + free }
     }
 
     /// From now on requests are those of a step that is being recorded. What it is given must live as long as the recording.
@@ -149,6 +151,21 @@ impl Pool {
     /// What the pool holds and has lent.
     pub fn memory(&self) -> Memory {
         self.lock().memory
+    }
+
+    /// Forgets the peak, and the largest workspace: the peak is what lives now.
+    pub fn reset_peak(&self) {
+        let mut shelves = self.lock();
+        shelves.memory.peak_bytes = shelves.memory.live_bytes;
+        shelves.memory.workspace_bytes = 0;
+    }
+
+    /// A library's workspace of at least `bytes`, for the time of a call.
+    pub fn workspace(self: &Arc<Self>, bytes: usize) -> Result<Scratch<u8>> {
+        let workspace = Scratch::new(self, bytes)?;
+        let mut shelves = self.lock();
+        shelves.memory.workspace_bytes = shelves.memory.workspace_bytes.max(workspace.block.bytes);
+        Ok(workspace)
     }
 
     /// The shelves stay consistent between statements, so a panic elsewhere does not spoil them.
@@ -202,6 +219,10 @@ impl Block {
     pub fn address(&self) -> Address {
         Address(self.address)
     }
+
+    fn footprint(&self, dtype: &'static str) -> Footprint {
+        Footprint { buffer: self.address as usize, dtype, bytes: self.bytes }
+    }
 }
 
 /// Memory of a tensor; a clone is another handle to it.
@@ -226,6 +247,11 @@ impl Buffer {
     /// Elements.
     pub fn elems(&self) -> usize {
         self.elems
+    }
+
+    /// What it takes of the pool.
+    pub fn footprint(&self) -> Footprint {
+        self.block.footprint(self.dtype.name())
     }
 
     /// Where it begins.
@@ -285,6 +311,11 @@ impl<T> Scratch<T> {
     /// Where it begins.
     pub fn address(&self) -> Address {
         self.block.address()
+    }
+
+    /// What it takes of the pool.
+    pub fn footprint(&self) -> Footprint {
+        self.block.footprint("u8")
     }
 
     /// To read.

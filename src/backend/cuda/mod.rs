@@ -23,6 +23,7 @@ pub mod elementwise;
 pub mod engines;
 pub mod fold;
 pub mod kernel;
+pub mod kmeans;
 pub mod lane;
 pub mod libraries;
 pub mod memory;
@@ -42,7 +43,8 @@ mod signatures {
     use half::bf16;
 
     use super::{
-        adam, batch_norm, bias, binary_entropy, cast, elementwise, fold, kernel::Signature, nt_xent, pool2d, ptx,
+        adam, batch_norm, bias, binary_entropy, cast, elementwise, fold, kernel::Signature, kmeans, nt_xent, pool2d,
+        ptx,
     };
 
     fn of_element<T: super::kernel::Element>() -> Vec<Signature> {
@@ -95,6 +97,11 @@ mod signatures {
             batch_norm::InverseStd::signature(),
             batch_norm::BackwardFinish::signature(),
             binary_entropy::BinaryEntropyFinish::signature(),
+            kmeans::Prepare::signature(),
+            kmeans::Assign::signature(),
+            kmeans::Move::signature(),
+            kmeans::Gather::signature(),
+            kmeans::Distances::signature(),
             nt_xent::ForwardFinish::signature(),
             adam::Keep::signature(),
             adam::Norm::signature(),

@@ -4,10 +4,11 @@
 //! the way its own centre went plus the longest way of another (Hamerly 2010). While it stays positive the label stands.
 //! Margins start from distances known only to an error bound, and are rounded down, so this changes no label.
 
+use super::partition::Target;
 use super::points::{Columns, Points, Scratch, direct_distance};
 
 /// Not yet in any cluster.
-pub(super) const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// A block in which at least one in `DENSE` pairs of a point and a run is open is computed whole: a product with the
 /// centres of all runs is that much faster per pair than one with the centres of a single run.
@@ -21,20 +22,10 @@ pub(super) struct Move {
     pub to: u32,
 }
 
-/// Centres to assign to: of one run.
-pub(super) struct Target<'a> {
-    /// Which run.
-    pub run: usize,
-    /// clusters x dim.
-    pub centers: &'a [f64],
-    /// Per cluster, by how much a point's margin shrinks at most since the last assignment; in prepared units.
-    pub drift: &'a [f32],
-}
-
 /// An assignment of all points, for several runs side by side.
 pub(super) struct Assignment<'a> {
     points: &'a Points<'a>,
-    targets: Vec<Target<'a>>,
+    targets: &'a [Target<'a>],
     clusters: usize,
     /// All centres of all targets.
     columns: Columns,
@@ -64,10 +55,9 @@ pub(super) struct Workspace {
 }
 
 impl<'a> Assignment<'a> {
-    pub fn new(points: &'a Points<'a>, clusters: usize, targets: Vec<Target<'a>>) -> Self {
+    pub fn new(points: &'a Points<'a>, clusters: usize, targets: &'a [Target<'a>]) -> Self {
         let columns = points.columns(targets.iter().flat_map(|target| target.centers.iter().copied()));
-        let half = columns.squared.iter().map(|s| s / 2.0).collect();
-        let longest = columns.lengths.chunks(clusters).map(|run| run.iter().fold(0.0, |a: f64, &b| a.max(b))).collect();
+        let (half, longest) = (columns.half(), columns.longest(clusters));
         Assignment { points, targets, clusters, columns, half, longest }
     }
 

@@ -17,32 +17,50 @@ const BLOCK: usize = 1 << 17;
 /// Relative error of rounding to f32.
 const UNIT: f64 = f32::EPSILON as f64 / 2.0;
 
-/// Points with their origin, scale and lengths.
-pub(super) struct Points<'a> {
+/// Sums of clusters are kept for at most this many ranges of points, each the work of one task, ...
+const RANGES: usize = 16;
+
+/// ... as long as the sums of all ranges of a run take no more numbers than this (64 MiB).
+const SUMS: usize = 1 << 23;
+
+/// Points with their origin, scale and lengths. A prepared point is the one given, times `scale`, less `shift`.
+pub struct Points<'a> {
     /// The points as given.
-    pub rows: Rows<'a>,
+    pub(crate) rows: Rows<'a>,
     /// Mean of the variances of the features (division by n): the unit of the stopping tolerance.
-    pub variance: f64,
+    pub(super) variance: f64,
     /// Rows of a block; depends on the shape alone.
-    pub block: usize,
+    pub(crate) block: usize,
     /// Power of two that brings the largest magnitude near 1.
-    scale: f32,
+    pub(crate) scale: f32,
     /// The scaled mean.
-    shift: Vec<f32>,
+    pub(crate) shift: Vec<f32>,
     /// Euclidean length of every prepared row, in f64.
-    lengths: Vec<f64>,
+    pub(crate) lengths: Vec<f64>,
 }
 
 /// Vectors the points are multiplied with: centres, or candidates for one.
-pub(super) struct Columns {
+pub(crate) struct Columns {
     /// `count` x `dim`, moved and scaled as the points are.
-    values: Vec<f32>,
+    pub values: Vec<f32>,
     /// How many.
     pub count: usize,
     /// Squared length of each, in f64 before rounding.
     pub squared: Vec<f64>,
     /// Length of each.
     pub lengths: Vec<f64>,
+}
+
+impl Columns {
+    /// Half the squared length of each.
+    pub fn half(&self) -> Vec<f64> {
+        self.squared.iter().map(|s| s / 2.0).collect()
+    }
+
+    /// Length of the longest of every `clusters` of them.
+    pub fn longest(&self, clusters: usize) -> Vec<f64> {
+        self.lengths.chunks(clusters).map(|run| run.iter().fold(0.0, |a: f64, &b| a.max(b))).collect()
+    }
 }
 
 /// Memory of one thread, for one block.
@@ -53,6 +71,7 @@ pub(super) struct Scratch {
 }
 
 impl<'a> Points<'a> {
+    /// Of `values`, rows of `dim`. Errors as [`KMeans::fit`](super::KMeans::fit).
     pub fn new(values: &'a [f32], dim: usize) -> Result<Self> {
         let rows = Rows::new("kmeans", values, dim)?;
         let largest = values.par_iter().map(|v| v.abs()).reduce(|| 0.0, f32::max);
@@ -70,8 +89,16 @@ impl<'a> Points<'a> {
         Ok(Points { rows, variance, block, scale, shift, lengths })
     }
 
+    /// In how many ranges of points, of how many blocks, the sums of `clusters` clusters are kept: from the shape of one run alone,
+    /// so that a run's sums do not depend on the runs beside it.
+    pub(crate) fn ranges(&self, clusters: usize) -> (usize, usize) {
+        let blocks = self.rows.count.div_ceil(self.block);
+        let range = blocks.div_ceil((SUMS / (clusters * self.rows.dim)).clamp(1, RANGES));
+        (blocks.div_ceil(range), range)
+    }
+
     /// Makes columns of `vectors`: rows of `dim`, in the points' units.
-    pub fn columns(&self, vectors: impl Iterator<Item = f64>) -> Columns {
+    pub(crate) fn columns(&self, vectors: impl Iterator<Item = f64>) -> Columns {
         let scale = f64::from(self.scale);
         let moved: Vec<f64> =
             vectors.zip(self.shift.iter().cycle()).map(|(v, &shift)| v * scale - f64::from(shift)).collect();
@@ -81,7 +108,7 @@ impl<'a> Points<'a> {
     }
 
     /// Products of the prepared points `rows` with the columns `which`: `rows.len()` x `which.len()`, row-major.
-    pub fn dots<'s>(
+    pub(super) fn dots<'s>(
         &self,
         rows: impl ExactSizeIterator<Item = usize>,
         columns: &Columns,
@@ -131,24 +158,24 @@ impl<'a> Points<'a> {
     /// Rounding the row and the column to f32 costs a relative u = 2^-24 each, and a dot product of `dim` terms at most
     /// dim u relative to the product of the lengths, whatever the order of its sums (Higham 2002, section 3.1). The
     /// other two terms cover f64 rounding of the squared length, and underflow.
-    pub fn error(&self, row: usize, length: f64) -> f64 {
+    pub(super) fn error(&self, row: usize, length: f64) -> f64 {
         let dim = self.rows.dim as f64;
         1.01 * (dim + 4.0) * UNIT * self.lengths[row] * length + 1e-15 * length * length + dim * 1e-37
     }
 
     /// Squared length of prepared point `row`.
-    pub fn square(&self, row: usize) -> f64 {
+    pub(super) fn square(&self, row: usize) -> f64 {
         self.lengths[row] * self.lengths[row]
     }
 
     /// Bound of the error of `square` against the exact point: each element was rounded to f32.
-    pub fn square_error(&self, row: usize) -> f64 {
+    pub(super) fn square_error(&self, row: usize) -> f64 {
         3.0 * UNIT * self.square(row)
     }
 
     /// By how much the margin of a point can shrink, per cluster of the point, when centres move by the square roots of
     /// `shifts`: its own centre away, the fastest other one closer. In prepared units, rounded up.
-    pub fn drift(&self, shifts: &[f64]) -> Vec<f32> {
+    pub(super) fn drift(&self, shifts: &[f64]) -> Vec<f32> {
         let ways: Vec<f64> = shifts.iter().map(|s| s.sqrt() * f64::from(self.scale) * (1.0 + 1e-12)).collect();
         let fastest = (0..ways.len()).max_by(|&a, &b| ways[a].total_cmp(&ways[b])).unwrap_or(0);
         let without = |c: usize| ways.iter().enumerate().filter(|&(o, _)| o != c).fold(0.0, |a: f64, (_, &b)| a.max(b));
@@ -159,7 +186,7 @@ impl<'a> Points<'a> {
 
     /// Squared distance of point `row` to a column, in prepared units, from their product `dot`. `vector` is the column
     /// in the points' units: used where the product would leave less than two digits.
-    pub fn squared_distance(&self, row: usize, dot: f32, squared: f64, length: f64, vector: &[f32]) -> f64 {
+    pub(super) fn squared_distance(&self, row: usize, dot: f32, squared: f64, length: f64, vector: &[f32]) -> f64 {
         let estimate = self.square(row) - 2.0 * f64::from(dot) + squared;
         if estimate > 200.0 * self.error(row, length) { estimate } else { self.direct(row, vector) }
     }

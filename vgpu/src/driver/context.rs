@@ -112,7 +112,7 @@ entry_points! {
     }
     fn cuDeviceTotalMem_v2(_d, to: *mut usize, _device: c_int) {
         // SAFETY: the caller's variable.
-        unsafe { put(to, device::TOTAL as usize) }
+        unsafe { put(to, device::total() as usize) }
     }
     fn cuDeviceGetAttribute(d, to: *mut c_int, number: c_uint, device: c_int) {
         d.device(device)?;

@@ -40,6 +40,12 @@ impl Drop for LibraryCall {
 }
 
 impl LibraryCall {
+    /// The function, and what it computes but for sizes, engine and algorithm: what its place says up to the first comma or digit.
+    pub fn title(&self) -> String {
+        let what = self.place.split(|c: char| c == ',' || c.is_ascii_digit()).next().unwrap_or_default();
+        format!("{} {what}", self.name).trim_end().to_owned()
+    }
+
     fn found(&self, kind: Kind, operand: &str, detail: String) {
         let place = if operand.is_empty() { self.place.clone() } else { format!("{}, {operand}", self.place) };
         report::add(Finding { kind, by: format!("`{}`", self.name), place, thread: None, detail });

@@ -11,6 +11,12 @@ use std::sync::Arc;
 const PAGE: usize = 4096;
 
 impl Driver {
+    /// Bytes of page-locked memory there may be: what was set, else `VGPU_PINNED`, else any number.
+    fn pinned_most(&mut self) -> usize {
+        let asked = || std::env::var("VGPU_PINNED").ok().and_then(|bytes| bytes.parse().ok()).unwrap_or(usize::MAX);
+        *self.pinned_most.get_or_insert_with(asked)
+    }
+
     fn is_pinned(&self, from: usize, n: usize) -> bool {
         self.pinned.range(..=from).next_back().is_some_and(|(base, len)| from + n <= base + len)
     }
@@ -154,13 +160,14 @@ entry_points! {
     fn cuMemGetInfo_v2(_d, free: *mut usize, total: *mut usize) {
         // SAFETY: the caller's variables.
         unsafe {
-            put(free, (device::TOTAL - device::usage().used) as usize)?;
-            put(total, device::TOTAL as usize)
+            put(free, device::total().saturating_sub(device::usage().used) as usize)?;
+            put(total, device::total() as usize)
         }
     }
     fn cuMemHostAlloc(d, to: *mut *mut c_void, n: usize, _flags: c_uint) {
         d.unsafe_in_capture()?;
         let layout = Layout::from_size_align(n.max(1), PAGE).map_err(|_| INVALID_VALUE)?;
+        if n > d.pinned_most().saturating_sub(d.pinned.values().sum()) { return Err(OUT_OF_MEMORY); }
         // SAFETY: the size is not 0.
         let p = unsafe { alloc_zeroed(layout) };
         if p.is_null() { return Err(OUT_OF_MEMORY); }

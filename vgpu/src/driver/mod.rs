@@ -62,8 +62,12 @@ pub struct Driver {
     pub executables: HashMap<u64, Arc<Graph>>,
     /// Page-locked host memory: first byte and layout size.
     pub pinned: BTreeMap<usize, usize>,
+    /// Bytes of it there may be, once known.
+    pub pinned_most: Option<usize>,
     pub counts: Counts,
     pub calls: Calls,
+    /// Work that was done, by kind and name, and how often.
+    pub done: BTreeMap<String, u64>,
     /// What the memory pool was told to keep. Nothing depends on it here.
     pub release_threshold: u64,
     last_handle: u64,

@@ -28,6 +28,29 @@ entry_points! {
         // SAFETY: the caller's variable.
         unsafe { put(to, std::mem::take(&mut d.calls)) }
     }
+    /// From now on the device has so many bytes; 0: as at the start.
+    fn vgpu_set_memory(_d, bytes: u64) {
+        device::set_total(bytes);
+        Ok(())
+    }
+    /// From now on there may be so many bytes of page-locked memory; 0: as at the start.
+    fn vgpu_set_pinned(d, bytes: u64) {
+        d.pinned_most = (bytes > 0).then_some(bytes as usize);
+        Ok(())
+    }
+    /// Takes what streams and graphs did since the last call, a line a name: how often, a space, the name. With room for `capacity`
+    /// bytes at `to`; `length` is what the text has. A text that does not fit is kept for the next call.
+    fn vgpu_take_work(d, to: *mut c_char, capacity: usize, length: *mut usize) {
+        let text: String = d.done.iter().map(|(name, count)| format!("{count} {name}\n")).collect();
+        // SAFETY: the caller's variable.
+        unsafe { put(length, text.len())? };
+        if !to.is_null() && capacity >= text.len() {
+            // SAFETY: the caller has room for `capacity` bytes.
+            unsafe { std::ptr::copy_nonoverlapping(text.as_ptr().cast(), to, text.len()) };
+            d.done.clear();
+        }
+        Ok(())
+    }
     /// Takes the findings, a line each, and clears the context's error. With room for `capacity` bytes at `to`; `length`
     /// is what the text has. A text that does not fit is kept for the next call.
     fn vgpu_last_report(_d, to: *mut c_char, capacity: usize, length: *mut usize) {

@@ -80,8 +80,32 @@ fn range(by: &str, address: u64, n: u64) -> Option<(Arc<Allocation>, u64)> {
 }
 
 impl Driver {
+    /// Counts work by its name: a kernel's, a library's function with what it computes.
+    fn tally(&mut self, work: &Work) {
+        let title;
+        let name = match work {
+            Work::Launch(launch) => launch.module.kernels[launch.kernel].name.as_str(),
+            Work::Library(call) => {
+                title = call.title();
+                &title
+            }
+            Work::Fill { .. } => "fill",
+            Work::UploadBytes { .. } | Work::Upload { .. } => "copy to the device",
+            Work::Download { .. } => "copy to the host",
+            Work::Copy { .. } => "copy on the device",
+            Work::Graph(_) => "graph",
+            Work::Host(..) => "host function",
+            Work::Allocate(_) | Work::Free(_) | Work::Record(_) => return,
+        };
+        match self.done.get_mut(name) {
+            Some(count) => *count += 1,
+            None => drop(self.done.insert(name.to_owned(), 1)),
+        }
+    }
+
     /// Does the work. What goes wrong is reported, and is then the context's error.
     pub fn perform(&mut self, work: Work) {
+        self.tally(&work);
         match work {
             Work::Launch(launch) => {
                 let (counts, findings) = exec::run(&launch);

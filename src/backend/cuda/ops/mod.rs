@@ -4,6 +4,7 @@ pub mod adam;
 pub mod batch_norm;
 pub mod binary_entropy;
 pub mod conv2d;
+pub mod kmeans;
 pub mod linear;
 pub mod nt_xent;
 pub mod pool2d;

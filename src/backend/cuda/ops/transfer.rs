@@ -24,7 +24,7 @@ pub fn copy_to_device<T>(cuda: &Cuda, values: &[T], to: Address) -> Result<()> {
 }
 
 /// Copies to the host, waiting for all work before it.
-fn copy_to_host<T: Clone + Default>(cuda: &Cuda, from: Address, elems: usize) -> Result<Vec<T>> {
+pub fn copy_to_host<T: Clone + Default>(cuda: &Cuda, from: Address, elems: usize) -> Result<Vec<T>> {
     let mut values = vec![T::default(); elems];
     let stream = &cuda.device.compute;
     // SAFETY: the caller has `elems` elements there; the wait ends the copy.
