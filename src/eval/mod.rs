@@ -8,6 +8,7 @@ mod evaluate;
 pub mod kmeans;
 pub mod metrics;
 pub mod pca;
+pub mod parquet;
 pub mod probe;
 
 mod cholesky;
