@@ -101,6 +101,12 @@ pub fn baselines(folder: &Path) -> Option<Baselines> {
     serde_json::from_str(&text).ok()
 }
 
+/// The last evaluation that the run in `folder` kept.
+pub fn results(folder: &Path) -> Option<Evaluation> {
+    let text = std::fs::read_to_string(folder.join(RESULTS)).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}"))
 }

@@ -1,6 +1,8 @@
 //! The command line: a file a command.
 
 pub mod args;
+mod cluster;
+mod compare;
 mod data;
 mod download;
 mod dry_run;
@@ -11,6 +13,7 @@ pub mod info;
 mod inspect;
 mod interrupt;
 mod pack;
+mod report;
 mod train;
 
 use std::io::Write;
@@ -43,6 +46,9 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Eval(args) => eval::run(&args).map(|()| 0),
         Command::Embed(args) => embed::run(&args).map(|()| 0),
         Command::Explain(args) => explain::run(&args).map(|()| 0),
+        Command::Report(args) => report::run(&args).map(|()| 0),
+        Command::Cluster(args) => cluster::run(&args).map(|()| 0),
+        Command::Compare(args) => compare::run(&args).map(|()| 0),
         Command::Pack(args) => pack::pack(&args).map(|()| 0),
         Command::Verify(args) => pack::verify(&args).map(|()| 0),
         Command::Inspect(args) => inspect::run(&args).map(|()| 0),

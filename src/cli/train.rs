@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::args::TrainArgs;
-use super::{data, dry_run, fills_a_batch, interrupt, on_device, print};
+use super::{data, dry_run, fills_a_batch, interrupt, on_device, print, report};
 use crate::backend::Backend;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Overrides};
@@ -158,6 +158,9 @@ fn carry_out<B: Backend>(mut trainer: Trainer<B>, dataset: &Arc<Dataset>, folder
     }
     if let Some(evaluation) = run.evaluation() {
         print(&format!("\n{}\n{}", evaluation.table(), last_word(&trainer, dataset, folder, clock)));
+    }
+    if trainer.config.report {
+        report::after_training(&mut trainer, dataset, folder);
     }
     Ok(outcome)
 }

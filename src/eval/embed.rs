@@ -67,13 +67,36 @@ pub fn embed<B: Backend>(
     image_size: usize,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Embeddings> {
+    embed_rows(model, params, dataset, (dataset.len(), &|i| i), image_size, progress)
+}
+
+/// Embeds the images that `sample` numbers: row i is image `sample[i]`.
+pub fn embed_some<B: Backend>(
+    model: &Model,
+    params: &mut Params<B>,
+    dataset: &Dataset,
+    sample: &[usize],
+    image_size: usize,
+) -> Result<Embeddings> {
+    embed_rows(model, params, dataset, (sample.len(), &|i| sample[i]), image_size, &mut |_| ())
+}
+
+/// Embeds as many images as the first of `rows` says; the second says which.
+fn embed_rows<B: Backend>(
+    model: &Model,
+    params: &mut Params<B>,
+    dataset: &Dataset,
+    (rows, image): (usize, &(dyn Fn(usize) -> usize + Sync)),
+    image_size: usize,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Embeddings> {
     let mut tape = Tape::new(params.backend().clone());
     let mut result = Embeddings::default();
     let mut pixels = vec![0; batch_images(image_size) * image_size * image_size * 3];
-    for first in (0..dataset.len()).step_by(batch_images(image_size)) {
-        let count = batch_images(image_size).min(dataset.len() - first);
+    for first in (0..rows).step_by(batch_images(image_size)) {
+        let count = batch_images(image_size).min(rows - first);
         let pixels = &mut pixels[..count * image_size * image_size * 3];
-        eval_pixels(dataset, |i| first + i, image_size, pixels)?;
+        eval_pixels(dataset, |i| image(first + i), image_size, pixels)?;
         tape.clear();
         let images = params.backend().upload_images(Shape::from([count, image_size, image_size, 3]), pixels)?;
         let images = tape.input(images);

@@ -52,7 +52,7 @@ pub enum Look {
 /// A line through points, in the order of x. Where y is not finite it is interrupted.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// Its name in the legend.
+    /// Its name in the legend; without one it is not in it.
     pub name: String,
     /// Its points.
     pub points: Vec<(f64, f64)>,
@@ -237,7 +237,7 @@ impl Chart {
         }
         let (mut column, mut row) = (LEFT, 0.0);
         let mut entries = Vec::new();
-        for line in &self.lines {
+        for line in self.lines.iter().filter(|line| !line.name.is_empty()) {
             let name: String = line.name.chars().take(48).collect();
             let size = 30.0 + LETTER * name.chars().count() as f64;
             if column > LEFT && column + size > WIDTH {

@@ -1,6 +1,6 @@
 //! Small copies of images, all in one sheet that a page shows parts of, and one by one for figures.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -39,10 +39,14 @@ impl Thumbs {
     /// # Errors
     /// If an image can no longer be read.
     pub fn new(dataset: &Dataset, images: impl IntoIterator<Item = usize>) -> Result<Thumbs> {
-        let mut images: Vec<usize> = images.into_iter().collect();
-        images.sort_unstable();
-        images.dedup();
+        let images: BTreeSet<usize> = images.into_iter().collect();
         let side = SIDES.into_iter().find(|(most, _)| images.len() <= *most).map_or(SIDES[0].1, |(_, side)| side);
+        Thumbs::of_side(dataset, images, side)
+    }
+
+    /// As [`Thumbs::new`], `side` pixels each.
+    pub fn of_side(dataset: &Dataset, images: BTreeSet<usize>, side: usize) -> Result<Thumbs> {
+        let images: Vec<usize> = images.into_iter().collect();
         let pixels = images.par_iter().map(|&i| thumb(dataset, i, side)).collect::<Result<Vec<_>>>()?;
         dataset.check()?;
         let names = images.iter().map(|&i| dataset.name(i).to_owned()).collect();
@@ -99,18 +103,13 @@ impl Thumbs {
     pub fn style(&self) -> Result<String> {
         let (sheet, size) = self.sheet(Edge::Repeated);
         let (side, stride) = (self.side, self.side + 2 * EDGE);
-        let mut jpeg = Vec::new();
-        JpegEncoder::new_with_quality(&mut jpeg, QUALITY)
-            .write_image(&sheet, size.width as u32, size.height as u32, Rgb8)
-            .map_err(|e| Error::shape("thumbnails", e.to_string()))?;
+        let uri = jpeg_uri(&sheet, size.width, size.height)?;
         Ok(format!(
             ".t{{display:inline-block;width:calc({side}px*var(--s));height:calc({side}px*var(--s));\
-             background:url(data:image/jpeg;base64,{}) calc((var(--x)*-{stride}px - {EDGE}px)*var(--s)) \
+             background:url({uri}) calc((var(--x)*-{stride}px - {EDGE}px)*var(--s)) \
              calc((var(--y)*-{stride}px - {EDGE}px)*var(--s))/calc({}px*var(--s)) calc({}px*var(--s)) no-repeat;\
              print-color-adjust:exact;-webkit-print-color-adjust:exact}}",
-            BASE64.encode(jpeg),
-            size.width,
-            size.height
+            size.width, size.height
         ))
     }
 
@@ -144,6 +143,18 @@ pub fn png(pixels: &[u8], width: usize, height: usize) -> Vec<u8> {
     // Into memory, and with a size that fits: nothing here can fail.
     PngEncoder::new(&mut bytes).write_image(pixels, width as u32, height as u32, Rgb8).expect("a picture in memory");
     bytes
+}
+
+/// `pixels`, RGB, as a JPEG in a link that holds it.
+///
+/// # Errors
+/// [`Error::Shape`] if it is larger than a JPEG can be (65,535 pixels a side).
+pub fn jpeg_uri(pixels: &[u8], width: usize, height: usize) -> Result<String> {
+    let mut jpeg = Vec::new();
+    JpegEncoder::new_with_quality(&mut jpeg, QUALITY)
+        .write_image(pixels, width as u32, height as u32, Rgb8)
+        .map_err(|e| Error::shape("jpeg", e.to_string()))?;
+    Ok(format!("data:image/jpeg;base64,{}", BASE64.encode(jpeg)))
 }
 
 /// [`png`] as a link that holds it.

@@ -1,0 +1,124 @@
+//! `report`: what a run learned, as a page and as figures.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::args::ModelArgs;
+use super::{Trained, data, on_device, print, trained};
+use crate::backend::Backend;
+use crate::data::Dataset;
+use crate::log::say;
+use crate::model::Model;
+use crate::nn::Params;
+use crate::report::findings::Findings;
+use crate::report::outputs::{Target, write};
+use crate::report::run_files::RunFiles;
+use crate::report::thumbs::Thumbs;
+use crate::report::{Subject, outputs};
+use crate::trainer::Trainer;
+use crate::{Error, Result};
+
+/// Options of `report`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Writes RUN/report.html, a single file that needs no network; RUN/metrics.csv; and RUN/tensorboard/ for \
+`tensorboard --logdir`. Each run of the command replaces them, also while the run is still training. A run without a checkpoint, or whose \
+data are gone, gets the part that its logs give.\nExit codes: 0 done, 1 failed, 2 bad usage."
+)]
+pub struct ReportArgs {
+    /// A run folder.
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Images to look at [default: those it was trained on].
+    #[arg(long, value_name = "SRC")]
+    pub data: Vec<String>,
+    /// Folder for every figure as SVG and PNG; made if missing.
+    #[arg(long, value_name = "DIR")]
+    pub figures: Option<PathBuf>,
+    /// Where to write the page [default: report.html in the run folder].
+    #[arg(long, value_name = "FILE.html")]
+    pub out: Option<PathBuf>,
+    /// What every command that uses a trained model has.
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+/// Runs the command.
+pub fn run(args: &ReportArgs) -> Result<()> {
+    if !args.run.is_dir() {
+        return Err(Error::Usage(format!("{} is no folder: give the folder of a run", args.run.display())));
+    }
+    let run = RunFiles::read(&args.run)?;
+    let target = Target { page: args.out.clone(), figures: args.figures.clone() };
+    let path = match &run.checkpoint {
+        None => write(&run, &Subject::Unseen(no_checkpoint(&run)), &target)?,
+        Some(checkpoint) => {
+            let network = trained(checkpoint, &args.model.overrides(&args.data))?;
+            match data::load(&network.config) {
+                Ok(dataset) => {
+                    on_device!(&network.config, backend => of_checkpoint(backend, &run, &network, &dataset, &target))?
+                }
+                // Data that were asked for must be there; a run's own may have been moved.
+                Err(e) if !args.data.is_empty() => return Err(e),
+                Err(e) => write(
+                    &run,
+                    &Subject::Unseen(format!("its data cannot be read: {e}. Give them with --data.")),
+                    &target,
+                )?,
+            }
+        }
+    };
+    let figures = args.figures.as_ref().map(|folder| format!("\nfigures: {}", folder.display())).unwrap_or_default();
+    print(&format!("report: {}{figures}", path.display()));
+    Ok(())
+}
+
+fn no_checkpoint(run: &RunFiles) -> String {
+    let why = "the run has no checkpoint (yet)";
+    say(&format!("{}: {why}: only its logs can be shown", run.folder.display()));
+    format!("{why}.")
+}
+
+fn of_checkpoint<B: Backend>(
+    backend: B,
+    run: &RunFiles,
+    network: &Trained,
+    dataset: &Dataset,
+    target: &Target,
+) -> Result<PathBuf> {
+    let (model, mut params) = network.model_on(backend)?;
+    seen(run, &model, &mut params, dataset, network, target)
+}
+
+fn seen<B: Backend>(
+    run: &RunFiles,
+    model: &Model,
+    params: &mut Params<B>,
+    dataset: &Dataset,
+    network: &Trained,
+    target: &Target,
+) -> Result<PathBuf> {
+    let name = network.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let findings = Findings::of(model, params, dataset, &network.config, name)?;
+    look(run, dataset, &findings, target)
+}
+
+fn look(run: &RunFiles, dataset: &Dataset, findings: &Findings, target: &Target) -> Result<PathBuf> {
+    let thumbs = Thumbs::new(dataset, findings.shown())?;
+    outputs::write(run, &Subject::Seen { dataset, findings, thumbs: &thumbs }, target)
+}
+
+/// The report at the end of training, of the network as it is. What goes wrong is said and nothing else: the run has ended
+/// well, and `disentangle report` may be tried again.
+pub fn after_training<B: Backend>(trainer: &mut Trainer<B>, dataset: &Dataset, folder: &Path) {
+    let name = format!("as it was after epoch {}", trainer.position.epoch);
+    let made = RunFiles::read(folder).and_then(|run| {
+        let findings = Findings::of(&trainer.model, &mut trainer.params, dataset, &trainer.config, name)?;
+        look(&run, dataset, &findings, &Target::default())
+    });
+    match made {
+        Ok(path) => print(&format!("report: {}", path.display())),
+        Err(e) => say(&format!("no report: {e}")),
+    }
+}
