@@ -151,7 +151,8 @@ pub struct EvalArgs {
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Writes h.npy (backbone), z.npy (projection), y.npy (feature heads), float32, one row an image, and \
-a table of file names, labels and clusters in the same order.\nExit codes: 0 done, 1 failed, 2 bad usage."
+samples.csv, a table of file names, labels and clusters in the same order; and embeddings.parquet, which holds all of these and each \
+image's confidence in its clusters.\nExit codes: 0 done, 1 failed, 2 bad usage."
 )]
 pub struct EmbedArgs {
     /// A checkpoint, or a run folder (its newest checkpoint is taken).

@@ -11,7 +11,9 @@ use crate::atomic_file::write_atomically;
 use crate::data::Dataset;
 use crate::eval::arrays::{Column, Entries, write_table};
 use crate::eval::parquet::write_parquet;
-use crate::report::findings::{Clusters, Wanted};
+use crate::report::cluster_count::Candidate;
+use crate::report::findings::{Clustering, Count, Wanted};
+use crate::report::sections::clusters::curve;
 use crate::sort::{self, Placing};
 use crate::{Error, Result};
 
@@ -88,14 +90,17 @@ pub fn run(args: &ClusterArgs) -> Result<()> {
         return Err(Error::Usage(format!("{} images cannot form {k} clusters: ask for fewer", dataset.len())));
     }
     let embeddings = network.embed(&dataset)?;
-    let Some(clusters) = Clusters::of(&embeddings.h, embeddings.h_dim, args.clusters, &network.config.eval)? else {
-        return Err(Error::Usage(format!(
-            "{} images are too few to propose a number of clusters: give --clusters K",
-            dataset.len()
-        )));
+    let (h, dim, config) = (&embeddings.h, embeddings.h_dim, &network.config.eval);
+    let count = match args.clusters {
+        Wanted::Exactly(k) => Count::Configured(k),
+        Wanted::Auto => Count::proposed(h, dim, config)?,
     };
+    write_curve(&args.out, &count)?;
+    let Some(k) = count.clusters() else {
+        return Err(Error::Usage(format!("{} Give --clusters K.", count.why())));
+    };
+    let clusters = Clustering::of(h, dim, k, config, 0)?;
     write(&args.out, &dataset, &clusters)?;
-    write_curve(&args.out, &clusters)?;
     if let Some((folder, placing)) = placing {
         sort::sort(&dataset, &*source, &clusters.labels, folder, placing)?;
     }
@@ -105,7 +110,7 @@ pub fn run(args: &ClusterArgs) -> Result<()> {
     let sorted = placing.map(|(folder, _)| format!("\nsorted into {}", folder.display())).unwrap_or_default();
     print(&format!(
         "{}\n{} images in {} clusters: {}\ntable: {}{sorted}",
-        clusters.why,
+        count.why(),
         dataset.len(),
         clusters.k,
         sizes.join(", "),
@@ -114,7 +119,7 @@ pub fn run(args: &ClusterArgs) -> Result<()> {
     Ok(())
 }
 
-fn write(path: &Path, dataset: &Dataset, clusters: &Clusters) -> Result<()> {
+fn write(path: &Path, dataset: &Dataset, clusters: &Clustering) -> Result<()> {
     let index: Vec<u32> = (0..dataset.len() as u32).collect();
     let names: Vec<String> = (0..dataset.len()).map(|i| dataset.name(i).to_owned()).collect();
     let class =
@@ -128,7 +133,7 @@ fn write(path: &Path, dataset: &Dataset, clusters: &Clusters) -> Result<()> {
         columns.push(Column { name: "class", entries: Entries::Text(&classes) });
     }
     columns.push(Column { name: "cluster", entries: Entries::Numbers(&clusters.labels) });
-    columns.push(Column { name: "confidence", entries: Entries::Measures(&clusters.confidence) });
+    columns.push(Column { name: "confidence", entries: Entries::Measures(clusters.confidence()) });
     if path.extension().is_some_and(|extension| extension == "parquet") {
         write_parquet(path, &columns, &[])
     } else {
@@ -136,18 +141,20 @@ fn write(path: &Path, dataset: &Dataset, clusters: &Clusters) -> Result<()> {
     }
 }
 
-/// The criterion over K beside the table, where K was proposed.
-fn write_curve(out: &Path, clusters: &Clusters) -> Result<()> {
-    let Some(curve) = &clusters.curve else { return Ok(()) };
-    let points = &curve.chart.lines[0].points;
-    let ks: Vec<u32> = points.iter().map(|p| p.0 as u32).collect();
-    let values: Vec<f32> = points.iter().map(|p| p.1 as f32).collect();
+/// The criterion over K beside the table, where K was looked for.
+fn write_curve(out: &Path, count: &Count) -> Result<()> {
+    let Count::Proposed(proposal) = count else { return Ok(()) };
+    let Some(figure) = curve(proposal) else { return Ok(()) };
+    let column = |value: fn(&Candidate) -> f64| proposal.curve.iter().map(|c| value(c) as f32).collect::<Vec<_>>();
+    let k: Vec<u32> = proposal.curve.iter().map(|candidate| candidate.clusters as u32).collect();
+    let (silhouette, reference, gap) = (column(|c| c.silhouette), column(|c| c.reference), column(|c| c.gap));
     let columns = [
-        Column { name: "clusters", entries: Entries::Numbers(&ks) },
-        Column { name: "criterion", entries: Entries::Measures(&values) },
+        Column { name: "clusters", entries: Entries::Numbers(&k) },
+        Column { name: "silhouette", entries: Entries::Measures(&silhouette) },
+        Column { name: "without_structure", entries: Entries::Measures(&reference) },
+        Column { name: "difference", entries: Entries::Measures(&gap) },
     ];
     write_table(&out.with_extension("curve.csv"), &columns)?;
-    let figure = curve.draw();
     let svg = figure.svg.standalone(&figure.title);
     write_atomically(&out.with_extension("curve.svg"), |file| file.write_all(svg.as_bytes()))
 }

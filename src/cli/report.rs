@@ -9,13 +9,11 @@ use super::{Trained, data, on_device, print, trained};
 use crate::backend::Backend;
 use crate::data::Dataset;
 use crate::log::say;
-use crate::model::Model;
-use crate::nn::Params;
+use crate::report::Subject;
 use crate::report::findings::Findings;
 use crate::report::outputs::{Target, write};
 use crate::report::run_files::RunFiles;
 use crate::report::thumbs::Thumbs;
-use crate::report::{Subject, outputs};
 use crate::trainer::Trainer;
 use crate::{Error, Result};
 
@@ -88,25 +86,14 @@ fn of_checkpoint<B: Backend>(
     target: &Target,
 ) -> Result<PathBuf> {
     let (model, mut params) = network.model_on(backend)?;
-    seen(run, &model, &mut params, dataset, network, target)
-}
-
-fn seen<B: Backend>(
-    run: &RunFiles,
-    model: &Model,
-    params: &mut Params<B>,
-    dataset: &Dataset,
-    network: &Trained,
-    target: &Target,
-) -> Result<PathBuf> {
     let name = network.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let findings = Findings::of(model, params, dataset, &network.config, name)?;
-    look(run, dataset, &findings, target)
+    let findings = Findings::of(&model, &mut params, dataset, &network.config, name)?;
+    write_seen(run, dataset, &findings, target)
 }
 
-fn look(run: &RunFiles, dataset: &Dataset, findings: &Findings, target: &Target) -> Result<PathBuf> {
+fn write_seen(run: &RunFiles, dataset: &Dataset, findings: &Findings, target: &Target) -> Result<PathBuf> {
     let thumbs = Thumbs::new(dataset, findings.shown())?;
-    outputs::write(run, &Subject::Seen { dataset, findings, thumbs: &thumbs }, target)
+    write(run, &Subject::Seen { dataset, findings, thumbs: &thumbs }, target)
 }
 
 /// The report at the end of training, of the network as it is. What goes wrong is said and nothing else: the run has ended
@@ -115,7 +102,7 @@ pub fn after_training<B: Backend>(trainer: &mut Trainer<B>, dataset: &Dataset, f
     let name = format!("as it was after epoch {}", trainer.position.epoch);
     let made = RunFiles::read(folder).and_then(|run| {
         let findings = Findings::of(&trainer.model, &mut trainer.params, dataset, &trainer.config, name)?;
-        look(&run, dataset, &findings, &Target::default())
+        write_seen(&run, dataset, &findings, &Target::default())
     });
     match made {
         Ok(path) => print(&format!("report: {}", path.display())),

@@ -7,8 +7,8 @@ pub mod embed;
 mod evaluate;
 pub mod kmeans;
 pub mod metrics;
-pub mod pca;
 pub mod parquet;
+pub mod pca;
 pub mod probe;
 
 mod cholesky;

@@ -1,21 +1,28 @@
 //! What a network made of a data set: embeddings of a sample of it, and everything that is read off them.
 
+use std::collections::BTreeSet;
+
+use super::cluster_count::{ClusterCount, Proposal};
+use super::clusters::{Clusters, clusters};
+use super::heads::{Head, HeadOptions, heads};
+use super::information::{Disentanglement, Known, Reading, disentanglement, readings};
+use super::neighbours::{Neighbours, choose, nearest};
+use super::tsne::{Map, Tsne};
 use crate::Result;
 use crate::backend::Backend;
 use crate::config::{Config, EvalConfig};
 use crate::data::Dataset;
-use crate::data::sampler::Permutation;
 use crate::eval::embed::{Embeddings, embed_some};
 use crate::eval::kmeans::KMeans;
 use crate::model::Model;
 use crate::nn::Params;
-use crate::report::chart::Chart;
-use crate::report::figure::Figure;
 
 /// Images that are looked at, at most: bounds the time a report takes.
 pub const SAMPLE: usize = 10_000;
 /// Images in a map, at most.
 pub const MAPPED: usize = 2_000;
+/// Images below which there is no map: three neighbours are no neighbourhood.
+const MAPPABLE: usize = 5;
 /// Images in a cluster's contact sheet, of each kind.
 const CONTACT: usize = 12;
 /// Random images whose neighbours are shown.
@@ -24,25 +31,39 @@ const QUERIES: usize = 10;
 const NEAREST: usize = 9;
 /// Random images that show what the data are.
 const EXAMPLES: usize = 24;
+/// Images that turn a head on most, and as many that do least.
+const RESPONSES: usize = 6;
+/// Heads that are most like a head.
+const SIMILAR: usize = 3;
+/// Heads whose images are shown: the most active ones.
+pub const HEADS: usize = 256;
 
 /// What a network made of a data set. Rows are positions in the sample.
 pub struct Findings {
     /// The network, in words: its checkpoint.
     pub network: String,
-    /// The images looked at: indices into the data set, in its order.
+    /// The images looked at: indices into the data set, ascending.
     pub sample: Vec<usize>,
     /// Their embeddings.
     pub embeddings: Embeddings,
-    /// k-means on the backbone's features; `None` for too few images.
-    pub clusters: Option<Clusters>,
+    /// How many clusters there are, and why.
+    pub count: Count,
+    /// k-means on the backbone's features; `None` without a number of clusters.
+    pub clusters: Option<Clustering>,
     /// Likewise on the heads.
-    pub clusters_y: Option<Clusters>,
+    pub clusters_y: Option<Clustering>,
     /// Maps in the plane; `None` for too few images.
     pub maps: Option<Maps>,
-    /// Random images with their neighbours.
+    /// Random images with their neighbours by the backbone's features.
     pub neighbours: Vec<Neighbours>,
     /// Images drawn at random: indices into the data set.
     pub examples: Vec<usize>,
+    /// Every head; images are rows.
+    pub heads: Vec<Head>,
+    /// What the heads say of classes and factors; empty where nothing is known.
+    pub readings: Vec<Reading>,
+    /// How separately they hold the factors; `None` without factors.
+    pub disentanglement: Option<Disentanglement>,
 }
 
 /// How many clusters are wanted.
@@ -54,95 +75,29 @@ pub enum Wanted {
     Auto,
 }
 
+/// Where a number of clusters comes from.
+pub enum Count {
+    /// The configuration gives it.
+    Configured(usize),
+    /// There are as many classes.
+    Classes(usize),
+    /// It was looked for in the features.
+    Proposed(Proposal),
+}
+
 /// A clustering.
-pub struct Clusters {
-    /// How many.
+pub struct Clustering {
+    /// How many clusters.
     pub k: usize,
     /// Per row, 0..k.
     pub labels: Vec<u32>,
-    /// Per row, how sure it is of its cluster.
-    pub confidence: Vec<f32>,
-    /// Per cluster the rows with the greatest confidence, the greatest first.
-    pub central: Vec<Vec<usize>>,
-    /// Per cluster the rows with the least, the least first.
-    pub doubtful: Vec<Vec<usize>>,
-    /// Why so many, in words.
-    pub why: String,
-    /// What confidence is, in words.
-    pub confidence_is: &'static str,
-    /// The criterion over k, where k was proposed.
-    pub curve: Option<Curve>,
-}
-
-impl Clusters {
-    /// Clusters `points` (n x `dim`, row-major) by k-means; `None` if they are too few for the number to be proposed.
-    ///
-    /// # Errors
-    /// As [`KMeans::fit`].
-    pub fn of(points: &[f32], dim: usize, wanted: Wanted, config: &EvalConfig) -> Result<Option<Clusters>> {
-        let Wanted::Exactly(k) = wanted else { return Ok(None) };
-        let kmeans = KMeans { restarts: config.restarts, seed: config.seed, ..KMeans::new(k) };
-        let clustering = kmeans.fit(points, dim)?;
-        let confidence: Vec<f32> = points
-            .chunks_exact(dim)
-            .map(|row| {
-                let distance = |center: &[f64]| {
-                    center.iter().zip(row).map(|(c, &v)| (c - f64::from(v)).powi(2)).sum::<f64>().sqrt()
-                };
-                let mut all: Vec<f64> = clustering.centers.chunks_exact(dim).map(distance).collect();
-                all.sort_by(f64::total_cmp);
-                if all.len() > 1 && all[1] > 0.0 { (1.0 - all[0] / all[1]) as f32 } else { 0.0 }
-            })
-            .collect();
-        let mut central = Vec::new();
-        let mut doubtful = Vec::new();
-        for cluster in 0..k {
-            let mut rows: Vec<usize> =
-                (0..confidence.len()).filter(|&r| clustering.labels[r] as usize == cluster).collect();
-            rows.sort_by(|&a, &b| confidence[b].total_cmp(&confidence[a]).then(a.cmp(&b)));
-            let few = (rows.len() / 2).min(CONTACT);
-            doubtful.push(rows.iter().rev().take(few).copied().collect());
-            rows.truncate(CONTACT);
-            central.push(rows);
-        }
-        Ok(Some(Clusters {
-            k,
-            labels: clustering.labels,
-            confidence,
-            central,
-            doubtful,
-            why: format!("{k} clusters, as asked for."),
-            confidence_is: "",
-            curve: None,
-        }))
-    }
-}
-
-/// A criterion over k.
-#[derive(Clone)]
-pub struct Curve {
-    /// The chart.
-    pub chart: Chart,
-    /// What it shows.
-    pub caption: String,
-}
-
-impl Curve {
-    /// The curve, drawn.
-    pub fn draw(&self) -> Figure {
-        Figure {
-            id: "cluster-number".into(),
-            title: "How many clusters?".into(),
-            caption: self.caption.clone(),
-            svg: self.chart.draw(),
-            points: None,
-        }
-    }
+    /// Each cluster, and how sure each row is of its own.
+    pub described: Clusters,
 }
 
 /// Maps of a part of the sample.
 pub struct Maps {
-    /// Rows in them.
+    /// Rows in them, ascending.
     pub rows: Vec<usize>,
     /// Of the backbone's features.
     pub h: Map,
@@ -150,22 +105,76 @@ pub struct Maps {
     pub y: Map,
 }
 
-/// A map.
-pub struct Map {
-    /// A place a row.
-    pub positions: Vec<[f64; 2]>,
-    /// Kullback-Leibler divergence, nats.
-    pub kl_divergence: f64,
-    /// The perplexity used.
-    pub perplexity: f64,
+impl Count {
+    /// The number for `points` (n x `dim`, the backbone's features): as configured, else that of the classes, else proposed.
+    ///
+    /// # Errors
+    /// As [`ClusterCount::propose`].
+    pub fn of(points: &[f32], dim: usize, dataset: &Dataset, config: &EvalConfig) -> Result<Count> {
+        if let Some(k) = config.clusters {
+            return Ok(Count::Configured(k));
+        }
+        match dataset.labels() {
+            Some(labels) => Ok(Count::Classes(labels.into_iter().collect::<BTreeSet<_>>().len())),
+            None => Count::proposed(points, dim, config),
+        }
+    }
+
+    /// The number that `points` suggest.
+    ///
+    /// # Errors
+    /// As [`ClusterCount::propose`].
+    pub fn proposed(points: &[f32], dim: usize, config: &EvalConfig) -> Result<Count> {
+        let criterion = ClusterCount { seed: config.seed, ..ClusterCount::default() };
+        criterion.propose(points, dim).map(Count::Proposed)
+    }
+
+    /// The number, if there is one.
+    pub fn clusters(&self) -> Option<usize> {
+        match self {
+            Count::Configured(k) | Count::Classes(k) => Some(*k),
+            Count::Proposed(proposal) => proposal.clusters,
+        }
+    }
+
+    /// Why so many, for people.
+    pub fn why(&self) -> String {
+        match self {
+            Count::Configured(k) => format!("{k} clusters, as asked for."),
+            Count::Classes(k) => format!("{k} clusters: as many as there are classes."),
+            Count::Proposed(proposal) => why(proposal),
+        }
+    }
 }
 
-/// An image and those nearest to it.
-pub struct Neighbours {
-    /// Its row.
-    pub query: usize,
-    /// Rows and cosine similarities, the nearest first.
-    pub nearest: Vec<(usize, f32)>,
+fn why(proposal: &Proposal) -> String {
+    let best = proposal.curve.iter().copied().reduce(|best, c| if c.gap > best.gap { c } else { best });
+    match (proposal.clusters, best) {
+        (Some(k), Some(best)) => format!(
+            "{k} clusters are proposed: there the silhouette of k-means ({:.3}) exceeds that of points of the same spread \
+             without structure ({:.3}) by most: {:.3}, which is more than chance gives ({:.3}).",
+            best.silhouette, best.reference, best.gap, proposal.threshold
+        ),
+        (None, Some(best)) => format!(
+            "No number of clusters is proposed: for none is the silhouette of k-means above that of points of the same spread \
+             without structure by more than chance gives ({:.3}); nearest comes {} ({:.3}).",
+            proposal.threshold, best.clusters, best.gap
+        ),
+        (_, None) => "No number of clusters is proposed: there are too few images.".into(),
+    }
+}
+
+impl Clustering {
+    /// k-means of `points` (n x `dim`, row-major) with `k` clusters, at most n; `shown` images are named of each.
+    ///
+    /// # Errors
+    /// As [`KMeans::fit`].
+    pub fn of(points: &[f32], dim: usize, k: usize, config: &EvalConfig, shown: usize) -> Result<Clustering> {
+        let kmeans = KMeans { restarts: config.restarts, seed: config.seed, ..KMeans::new(k) };
+        let found = kmeans.fit(points, dim)?;
+        let described = clusters(points, dim, &found.labels, &found.centers, shown)?;
+        Ok(Clustering { k, labels: found.labels, described })
+    }
 }
 
 impl Findings {
@@ -180,36 +189,82 @@ impl Findings {
         config: &Config,
         network: String,
     ) -> Result<Findings> {
-        let order = Permutation::of_epoch(config.eval.seed, 0, dataset.len());
-        let drawn = |count: usize| {
-            let mut drawn: Vec<usize> = (0..count.min(dataset.len())).map(|i| order.at(i)).collect();
-            drawn.sort_unstable();
-            drawn
-        };
-        let sample = drawn(SAMPLE);
+        let seed = config.eval.seed;
+        let sample = drawn(dataset.len(), SAMPLE, seed);
         let embeddings = embed_some(model, params, dataset, &sample, config.image_size)?;
-        let k = dataset.labels().map(|l| l.into_iter().collect::<std::collections::BTreeSet<_>>().len());
-        let wanted = config.eval.clusters.or(k).map_or(Wanted::Auto, Wanted::Exactly);
-        let clusters = Clusters::of(&embeddings.h, embeddings.h_dim, wanted, &config.eval)?;
-        let clusters_y = Clusters::of(&embeddings.y, embeddings.y_dim, wanted, &config.eval)?;
+        let Embeddings { h, y, h_dim, y_dim, .. } = &embeddings;
+        let count = Count::of(h, *h_dim, dataset, &config.eval)?;
+        let k = count.clusters().filter(|&k| k <= sample.len());
+        let cluster =
+            |points: &[f32], dim, shown| k.map(|k| Clustering::of(points, dim, k, &config.eval, shown)).transpose();
+        let (clusters, clusters_y) = (cluster(h, *h_dim, CONTACT)?, cluster(y, *y_dim, 0)?);
+        let queries = choose(sample.len(), QUERIES, seed);
+        let known: Vec<Known> = known(dataset, &sample);
+        let readings = readings(y, *y_dim, &known)?;
+        let factors: Vec<Reading> = readings.iter().filter(|r| r.name != CLASS).cloned().collect();
         Ok(Findings {
             network,
+            maps: Maps::of(&embeddings, seed)?,
+            neighbours: if sample.len() > 1 { nearest(h, *h_dim, &queries, NEAREST)? } else { Vec::new() },
+            examples: drawn(dataset.len(), EXAMPLES, seed),
+            heads: heads(y, *y_dim, HeadOptions { images: RESPONSES, similar: SIMILAR })?,
+            disentanglement: disentanglement(&factors),
+            readings,
+            count,
             clusters,
             clusters_y,
-            maps: None,
-            neighbours: Vec::new(),
-            examples: drawn(EXAMPLES),
             sample,
             embeddings,
         })
     }
 
+    /// The heads whose images are shown: the most active ones first.
+    pub fn shown_heads(&self) -> Vec<&Head> {
+        let mut heads: Vec<&Head> = self.heads.iter().collect();
+        heads.sort_by(|a, b| b.deviation.total_cmp(&a.deviation).then(a.index.cmp(&b.index)));
+        heads.truncate(HEADS);
+        heads
+    }
+
     /// Every image that a report shows: indices into the data set.
     pub fn shown(&self) -> Vec<usize> {
-        let clusters = self.clusters.iter().flat_map(|c| c.central.iter().chain(&c.doubtful)).flatten().copied();
+        let described = self.clusters.iter().flat_map(|c| &c.described.clusters);
+        let clusters = described.flat_map(|c| c.central.iter().chain(&c.doubtful).map(|member| member.image));
         let mapped = self.maps.iter().flat_map(|maps| maps.rows.iter().copied());
-        let near = self.neighbours.iter().flat_map(|n| std::iter::once(n.query).chain(n.nearest.iter().map(|n| n.0)));
-        let rows = clusters.chain(mapped).chain(near);
+        let near = self.neighbours.iter().flat_map(|n| [n.image].into_iter().chain(n.nearest.iter().map(|n| n.image)));
+        let responses = self.shown_heads().into_iter().flat_map(|head| head.most.iter().chain(&head.least));
+        let rows = clusters.chain(mapped).chain(near).chain(responses.map(|response| response.image));
         rows.map(|row| self.sample[row]).chain(self.examples.iter().copied()).collect()
     }
+}
+
+impl Maps {
+    fn of(embeddings: &Embeddings, seed: u64) -> Result<Option<Maps>> {
+        let Embeddings { h, y, h_dim, y_dim, .. } = embeddings;
+        let rows = drawn(h.len() / h_dim, MAPPED, seed);
+        if rows.len() < MAPPABLE {
+            return Ok(None);
+        }
+        let map = |values: &[f32], dim: usize| {
+            let points: Vec<f32> = rows.iter().flat_map(|&row| &values[row * dim..][..dim]).copied().collect();
+            Tsne { seed, ..Tsne::default() }.map(&points, dim)
+        };
+        Ok(Some(Maps { h: map(h, *h_dim)?, y: map(y, *y_dim)?, rows }))
+    }
+}
+
+/// The name under which [`Known::class`] stands among the readings.
+pub const CLASS: &str = "class";
+
+/// What is known of the images of a sample.
+fn known(dataset: &Dataset, sample: &[usize]) -> Vec<Known> {
+    let all = Known::class(dataset).into_iter().chain(Known::factors(dataset));
+    all.map(|known| Known { name: known.name, values: sample.iter().map(|&i| known.values[i]).collect() }).collect()
+}
+
+/// `count` of `0..n` at random by the seed, all if there are no more, ascending.
+fn drawn(n: usize, count: usize, seed: u64) -> Vec<usize> {
+    let mut drawn = choose(n, count, seed);
+    drawn.sort_unstable();
+    drawn
 }

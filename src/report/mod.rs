@@ -79,9 +79,9 @@ pub fn page(run: &RunFiles, subject: &Subject) -> Result<Page> {
             parts.push(section);
             points = Some(json);
         }
-        parts.extend(sections::clusters::section(findings, dataset, thumbs));
+        parts.push(sections::clusters::section(findings, dataset, thumbs)?);
         parts.extend(sections::neighbours::section(findings, dataset, thumbs));
-        parts.extend(sections::heads::section(findings, dataset, thumbs, run.config.batch_size));
+        parts.push(sections::heads::section(run, findings, dataset, thumbs)?);
         parts.push(sections::method::section(run, Some((findings, dataset))));
     } else {
         parts.push(sections::method::section(run, None));

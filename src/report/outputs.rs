@@ -22,7 +22,7 @@ const CSV: &str = "metrics.csv";
 /// The folder of TensorBoard's files in that of a run.
 const TENSORBOARD: &str = "tensorboard";
 /// Figures that TensorBoard gets as images: names begin so.
-const IMAGES: [&str; 3] = ["cluster-", "neighbours", "heads"];
+const IMAGES: [&str; 4] = ["cluster-", "neighbours", "heads", "head-"];
 
 /// Pixels of an image in the projector's sprite.
 const SPRITE: usize = 32;

@@ -1,6 +1,7 @@
 //! The sections of a report, a file each.
 
 pub mod clusters;
+pub mod heads;
 pub mod maps;
 pub mod method;
 pub mod neighbours;

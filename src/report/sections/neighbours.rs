@@ -15,26 +15,26 @@ pub fn section(findings: &Findings, dataset: &Dataset, thumbs: &Thumbs) -> Optio
         return None;
     }
     let shown = html! {
-        @for row in &findings.neighbours {
-            @let query = findings.sample[row.query];
-            div.row data-query=(query) {
-                span.query { (thumbs.html(query, &class_of(dataset, query))) }
-                @for &(neighbour, similarity) in &row.nearest {
-                    @let i = findings.sample[neighbour];
-                    (thumbs.html(i, format!("{} similarity {similarity:.3}", class_of(dataset, i)).trim()))
-                }
-            }
-        }
         p.note {
             "First in each row an image drawn at random, then its nearest neighbours among "
-            (count(findings.sample.len(), "image")) ", by the cosine of the backbone's features h, the nearest first."
+            (count(findings.sample.len(), "image")) " by the cosine of the backbone's features h, the nearest first."
+        }
+        @for row in &findings.neighbours {
+            @let query = findings.sample[row.image];
+            div.row data-query=(query) {
+                span.query { (thumbs.html(query, &class_of(dataset, query))) }
+                @for neighbour in &row.nearest {
+                    @let i = findings.sample[neighbour.image];
+                    (thumbs.html(i, format!("{} cosine {:.3}", class_of(dataset, i), neighbour.cosine).trim()))
+                }
+            }
         }
     };
     let rows: Vec<(String, Vec<usize>)> = findings
         .neighbours
         .iter()
         .map(|row| {
-            let all = std::iter::once(row.query).chain(row.nearest.iter().map(|n| n.0));
+            let all = std::iter::once(row.image).chain(row.nearest.iter().map(|neighbour| neighbour.image));
             (String::new(), all.map(|row| findings.sample[row]).collect())
         })
         .collect();
