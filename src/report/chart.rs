@@ -13,7 +13,7 @@ const RIGHT: f64 = 14.0;
 const BOTTOM: f64 = 40.0;
 const LEGEND_LINE: f64 = 16.0;
 /// Units that a letter of a legend takes on average.
-const LETTER: f64 = 6.1;
+const LETTER: f64 = 5.8;
 /// Points that a line is drawn with at most; more are joined.
 const POINTS: usize = 300;
 /// Ticks an axis has, about.
@@ -36,6 +36,8 @@ pub struct Axis {
     pub label: String,
     /// How.
     pub scale: Scale,
+    /// Whether it counts things: no ticks between whole numbers.
+    pub whole: bool,
     /// Values that are in it whatever the lines do.
     pub include: Vec<f64>,
 }
@@ -106,17 +108,29 @@ pub fn joined_points(points: usize) -> usize {
     points.div_ceil(POINTS).max(1)
 }
 
-/// The range of an axis and its ticks.
+/// The range of an axis and its ticks, on its scale.
 struct Ruler {
     scale: Scale,
     low: f64,
     high: f64,
     ticks: Vec<f64>,
+    step: f64,
+}
+
+/// Where an axis ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// At ticks.
+    Ticks,
+    /// At the least and the greatest value.
+    Values,
 }
 
 impl Ruler {
     /// A ruler that covers all finite `values`.
-    fn new(scale: Scale, values: impl Iterator<Item = f64>) -> Ruler {
+    fn new(axis: &Axis, ends: Ends, values: impl Iterator<Item = f64>) -> Ruler {
+        let scale = axis.scale;
+        let values = values.chain(axis.include.iter().copied());
         let usable = values.filter(|v| v.is_finite() && (scale == Scale::Linear || *v > 0.0));
         let on_scale = usable.map(|v| if scale == Scale::Log { v.log10() } else { v });
         let (mut low, mut high) = on_scale.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
@@ -128,11 +142,15 @@ impl Ruler {
         if high - low < least {
             (low, high) = (low - least / 2.0, high + least / 2.0);
         }
-        let step = step((high - low) / TICKS);
-        let first = (low / step).floor() as i64;
-        let last = (high / step).ceil() as i64;
-        let ticks: Vec<f64> = (first..=last).map(|i| i as f64 * step).collect();
-        Ruler { scale, low: ticks[0], high: ticks[ticks.len() - 1], ticks }
+        let (mut ticks, step) = match scale {
+            Scale::Linear => linear_ticks(low, high, axis.whole),
+            Scale::Log => (log_ticks(low, high), 1.0),
+        };
+        match ends {
+            Ends::Ticks => (low, high) = (ticks[0], ticks[ticks.len() - 1]),
+            Ends::Values => ticks.retain(|tick| (low - step * 1e-9..=high + step * 1e-9).contains(tick)),
+        }
+        Ruler { scale, low, high, ticks, step }
     }
 
     /// Where `value` lies, 0 to 1; `None` if it has no place.
@@ -145,14 +163,34 @@ impl Ruler {
     }
 
     fn ticks(&self) -> impl Iterator<Item = (f64, String)> + '_ {
-        let value = |&tick: &f64| if self.scale == Scale::Log { 10f64.powf(tick) } else { tick };
-        let step = self.ticks.get(1).map_or(1.0, |second| second - self.ticks[0]);
-        let label = move |tick: f64, value: f64| match self.scale {
-            Scale::Linear => number(tick, step),
-            Scale::Log => short(value),
+        let label = move |tick: f64| match self.scale {
+            Scale::Linear => number(tick, self.step),
+            Scale::Log => short(10f64.powf(tick)),
         };
-        self.ticks.iter().map(move |tick| ((tick - self.low) / (self.high - self.low), label(*tick, value(tick))))
+        self.ticks.iter().map(move |&tick| ((tick - self.low) / (self.high - self.low), label(tick)))
     }
+}
+
+/// Round numbers from at most `low` to at least `high`, and what lies between them.
+fn linear_ticks(low: f64, high: f64, whole: bool) -> (Vec<f64>, f64) {
+    let step = step((high - low) / TICKS).max(if whole { 1.0 } else { 0.0 });
+    let first = (low / step).floor() as i64;
+    let last = (high / step).ceil() as i64;
+    ((first..=last).map(|i| i as f64 * step).collect(), step)
+}
+
+/// Logarithms of round numbers from at most `low` to at least `high`: powers of ten, in short ranges also 2 and 5 times
+/// these.
+fn log_ticks(low: f64, high: f64) -> Vec<f64> {
+    let within: &[f64] = if high - low < 2.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let powers = (low.floor() as i32 - 1)..=(high.ceil() as i32 + 1);
+    let all: Vec<f64> = powers.flat_map(|e| within.iter().map(move |m| m.log10() + f64::from(e))).collect();
+    let first = all.iter().rposition(|&t| t <= low + 1e-9).unwrap_or(0);
+    let last = all.iter().position(|&t| t >= high - 1e-9).unwrap_or(all.len() - 1);
+    // Fewer where there are very many decades, both ends among them.
+    let stride = (last - first).div_ceil(8).max(1);
+    let last = first + (last - first).div_ceil(stride) * stride;
+    (first..=last).step_by(stride).map(|i| all.get(i).copied().unwrap_or(all[0] + i as f64)).collect()
 }
 
 /// 1, 2 or 5 times a power of ten, about `rough`.
@@ -200,9 +238,9 @@ impl Chart {
     pub fn draw(&self) -> Svg {
         let parts: Vec<(&Line, Vec<Vec<Joined>>)> = self.lines.iter().map(|line| (line, joined(line))).collect();
         let xs = self.lines.iter().flat_map(|line| line.points.iter().map(|p| p.0));
-        let x = Ruler::new(self.x.scale, xs.chain(self.x.include.iter().copied()));
+        let x = Ruler::new(&self.x, Ends::Values, xs);
         let bands = parts.iter().flat_map(|(_, parts)| parts.iter().flatten().flat_map(|j| [j.low, j.high]));
-        let y = Ruler::new(self.y.scale, bands.chain(self.y.include.iter().copied()));
+        let y = Ruler::new(&self.y, Ends::Ticks, bands);
         let (legend, top) = self.legend();
         let width = WIDTH - LEFT - RIGHT;
         let px = |v: f64| x.place(v).map(|t| LEFT + t * width);
@@ -304,12 +342,20 @@ mod tests {
     #[test]
     fn axes_count_in_round_numbers() {
         let labels = |scale, values: &[f64]| {
-            Ruler::new(scale, values.iter().copied()).ticks().map(|(_, label)| label).collect::<Vec<_>>()
+            let axis = Axis { scale, ..Axis::default() };
+            Ruler::new(&axis, Ends::Ticks, values.iter().copied()).ticks().map(|(_, label)| label).collect::<Vec<_>>()
         };
         assert_eq!(labels(Scale::Linear, &[0.03, 0.97, f64::NAN]), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!(labels(Scale::Linear, &[1.0, 1200.0]), ["0", "500", "1000", "1500"]);
         assert_eq!(labels(Scale::Log, &[0.01, 90.0, -1.0]), ["0.01", "0.1", "1", "10", "100"]);
+        assert_eq!(labels(Scale::Log, &[1.0, 5.6]), ["1", "2", "5", "10"]);
+        assert!((2..=10).contains(&labels(Scale::Log, &[1e-30, 1e30]).len()));
         assert_eq!(labels(Scale::Linear, &[]).len(), 6);
+        let epochs = Axis { whole: true, include: vec![0.0, 1.0], ..Axis::default() };
+        let ruler = Ruler::new(&epochs, Ends::Values, [1.0].into_iter());
+        assert_eq!(ruler.ticks().collect::<Vec<_>>(), [(0.0, "0".into()), (1.0, "1".into())]);
+        let steps = Ruler::new(&Axis { whole: true, ..Axis::default() }, Ends::Values, [0.0, 31.0].into_iter());
+        assert_eq!((steps.high, steps.ticks.len()), (31.0, 4));
         assert!(labels(Scale::Linear, &[5.0; 3]).len() >= 2, "a constant has an axis");
         assert_eq!(
             [0.0, 0.0123, 3.456, 1234.0, 25_000.0, 3.14e6, 2e-5].map(short),

@@ -213,7 +213,7 @@ impl<'a> Comparison<'a> {
             }
         }
         let chart = Chart {
-            x: Axis { label: "epoch".into(), include: vec![0.0], ..Axis::default() },
+            x: Axis { label: "epoch".into(), whole: true, include: vec![0.0], ..Axis::default() },
             y: Axis { label: title.into(), ..Axis::default() },
             lines,
         };

@@ -99,15 +99,18 @@ impl Thumbs {
         (sheet, size)
     }
 
-    /// The style rule that makes an element of class `t` show a tile of the sheet, `--s` CSS pixels for a pixel.
+    /// The style rule that makes an element of class `t` show a tile of the sheet, `--w` CSS pixels wide.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the sheet is larger than a JPEG can be.
     pub fn style(&self) -> Result<String> {
         let (sheet, size) = self.sheet(Edge::Repeated);
         let (side, stride) = (self.side, self.side + 2 * EDGE);
         let uri = jpeg_uri(&sheet, size.width, size.height)?;
         Ok(format!(
-            ".t{{display:inline-block;width:calc({side}px*var(--s));height:calc({side}px*var(--s));\
-             background:url({uri}) calc((var(--x)*-{stride}px - {EDGE}px)*var(--s)) \
-             calc((var(--y)*-{stride}px - {EDGE}px)*var(--s))/calc({}px*var(--s)) calc({}px*var(--s)) no-repeat;\
+            ".t{{--side:{side};--s:calc(var(--w,64)/{side}*1px);display:inline-block;width:calc({side}*var(--s));\
+             height:calc({side}*var(--s));background:url({uri}) calc((var(--x)*-{stride} - {EDGE})*var(--s)) \
+             calc((var(--y)*-{stride} - {EDGE})*var(--s))/calc({}*var(--s)) calc({}*var(--s)) no-repeat;\
              print-color-adjust:exact;-webkit-print-color-adjust:exact}}",
             size.width, size.height
         ))

@@ -105,7 +105,7 @@ impl Sheet {
     fn of(html: &str) -> Sheet {
         let uri = html.split("url(data:image/jpeg;base64,").nth(1).unwrap().split(')').next().unwrap();
         let jpeg = base64::engine::general_purpose::STANDARD.decode(uri).unwrap();
-        let side = html.split(".t{display:inline-block;width:calc(").nth(1).unwrap().split("px").next().unwrap();
+        let side = html.split(".t{--side:").nth(1).unwrap().split(';').next().unwrap();
         Sheet { picture: image::load_from_memory(&jpeg).unwrap().into_rgb8(), side: side.parse().unwrap() }
     }
 

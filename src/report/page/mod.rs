@@ -64,7 +64,9 @@ impl Section {
                 @for part in &self.parts {
                     @match part {
                         Part::Html(html) => (html),
-                        Part::Figures(figures) => div.figures { @for figure in figures { (figure.html()) } },
+                        Part::Figures(figures) => {
+                            div class={ "figures " (columns(figures.len())) } { @for figure in figures { (figure.html()) } }
+                        }
                         Part::Pictures { shown, .. } => (shown),
                     }
                 }
@@ -115,6 +117,15 @@ impl Page {
             }
         };
         page.into_string()
+    }
+}
+
+/// How many figures stand side by side where there is room: so that they fill their rows.
+fn columns(figures: usize) -> &'static str {
+    match figures {
+        1 => "one",
+        2 | 4 => "two",
+        _ => "three",
     }
 }
 

@@ -75,7 +75,7 @@ pub fn curve(proposal: &Proposal) -> Option<Figure> {
     };
     let threshold = proposal.threshold;
     let chart = Chart {
-        x: Axis { label: "number of clusters K".into(), ..Axis::default() },
+        x: Axis { label: "number of clusters K".into(), whole: true, ..Axis::default() },
         y: Axis { label: "silhouette".into(), include: vec![0.0], ..Axis::default() },
         lines: vec![
             line("images", Look::Series(0), &|i| proposal.curve[i].silhouette),
@@ -141,7 +141,10 @@ fn card(
                 }
                 "Cluster " (cluster.index) ": " (count(cluster.size, "image"))
             }
-            p { @if !named.is_empty() { (named.join(", ")) (more) ". " } "Mean confidence " (format!("{:.2}", cluster.confidence)) "." }
+            p {
+                @if !named.is_empty() { (named.join(", ")) (more) "; " }
+                "mean confidence " (format!("{:.2}", cluster.confidence))
+            }
             h4 { "most central" }
             (tiles(&cluster.central))
             h4 { "most doubtful" }

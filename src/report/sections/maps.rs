@@ -8,7 +8,7 @@ use crate::data::Dataset;
 use crate::report::figure::Figure;
 use crate::report::findings::Findings;
 use crate::report::page::{Part, Section, count};
-use crate::report::scatter;
+use crate::report::scatter::{self, Legend};
 use crate::report::thumbs::Thumbs;
 
 /// The section, and what the page's script shows of a point.
@@ -30,12 +30,12 @@ pub fn section(findings: &Findings, dataset: &Dataset, thumbs: &Thumbs) -> Optio
             map.perplexity,
             map.kl_divergence
         );
-        let mut figure = |id: &str, by: &str, groups: &[Option<u32>], names: &[String], more: &str| {
+        let mut figure = |id: &str, by: &str, groups: &[Option<u32>], names: &[String], legend, more: &str| {
             figures.push(Figure {
                 id: format!("tsne-{name}-{id}"),
                 title: format!("{}, by {by}", if name == "h" { "Backbone h" } else { "Feature heads y" }),
                 caption: format!("{how}{more}{}", scatter::colours_note(names.len())),
-                svg: scatter::draw(&at, groups, names),
+                svg: scatter::draw(&at, groups, names, legend),
                 points: Some(name),
             });
         };
@@ -44,14 +44,21 @@ pub fn section(findings: &Findings, dataset: &Dataset, thumbs: &Thumbs) -> Optio
                 let groups: Vec<Option<u32>> = maps.rows.iter().map(|&row| Some(clusters.labels[row])).collect();
                 let names: Vec<String> = (0..clusters.k).map(|c| c.to_string()).collect();
                 let more = format!(" Colours and numbers: clusters of k-means on {name}, k = {}.", clusters.k);
-                figure("cluster", "cluster", &groups, &names, &more);
+                figure("cluster", "cluster", &groups, &names, Legend::Hidden, &more);
             }
-            None => figure("plain", "image", &vec![Some(0); images.len()], &[String::new()], ""),
+            None => figure("plain", "image", &vec![Some(0); images.len()], &[String::new()], Legend::Hidden, ""),
         }
         if !dataset.classes().is_empty() {
             let groups: Vec<Option<u32>> = images.iter().map(|&i| dataset.label(i)).collect();
             let unknown = if groups.contains(&None) { " Grey: without a class." } else { "" };
-            figure("class", "class", &groups, dataset.classes(), &format!(" Colours and names: classes.{unknown}"));
+            figure(
+                "class",
+                "class",
+                &groups,
+                dataset.classes(),
+                Legend::Shown,
+                &format!(" Colours: classes.{unknown}"),
+            );
         }
         let rounded: Vec<[f64; 2]> = at.iter().map(|p| p.map(|v| (v * 10.0).round() / 10.0)).collect();
         places.insert(name.to_owned(), json!(rounded));
@@ -70,7 +77,7 @@ pub fn section(findings: &Findings, dataset: &Dataset, thumbs: &Thumbs) -> Optio
         "maps": places,
     });
     let drawn = if images.len() < dataset.len() {
-        format!("{} of {}, drawn at random", count(images.len(), "image"), dataset.len())
+        format!("{} of {}, drawn at random", images.len(), count(dataset.len(), "image"))
     } else {
         format!("all {}", count(images.len(), "image"))
     };

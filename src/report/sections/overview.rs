@@ -105,7 +105,7 @@ fn classes(dataset: &Dataset) -> Markup {
         @if rows.len() <= CLASSES { (table(&["class", "images", ""], &rows)) }
         @else {
             @let Range { min, median, max } = Range::of(&counts);
-            p { (count(rows.len(), "class")) "es of " (min) " to " (max) " images, median " (median) "." }
+            p { (rows.len()) " classes of " (min) " to " (max) " images, median " (median) "." }
         }
         @if without > 0 { p { (count(without, "image")) " without a class." } }
         p.note { "Classes are for looking and scoring; training never sees them." }

@@ -108,7 +108,7 @@ fn over_epochs(run: &RunFiles, score: &str, paper: Option<&Match>) -> Figure {
     }
     let name = score.to_uppercase();
     let chart = Chart {
-        x: Axis { label: "epoch".into(), include: vec![0.0, end], ..Axis::default() },
+        x: Axis { label: "epoch".into(), whole: true, include: vec![0.0, end], ..Axis::default() },
         y: Axis { label: name.clone(), include: vec![0.0], ..Axis::default() },
         lines,
     };

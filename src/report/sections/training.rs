@@ -15,6 +15,7 @@ struct Curve<'a> {
     unit: &'static str,
     key: &'a str,
     scale: Scale,
+    include: Vec<f64>,
     about: String,
 }
 
@@ -27,8 +28,10 @@ pub fn section(run: &RunFiles) -> Section {
             format!("Global norm over all weights before clipping at {clip} (dashed), on a scale of equal factors.")
         }
     };
-    let curve =
-        |id, title, unit, key, about: &str| Curve { id, title, unit, key, scale: Scale::Linear, about: about.into() };
+    let curve = |id, title, unit, key, about: &str| {
+        let about = about.to_owned();
+        Curve { id, title, unit, key, scale: Scale::Linear, include: Vec::new(), about }
+    };
     let curves = [
         curve("loss", "Loss", "loss", "loss", "Instance loss + feature loss - alpha x entropy: what is minimised."),
         curve("loss-instance", "Instance loss", "nats", "loss_instance", "NT-Xent over the two views' projections z."),
@@ -37,10 +40,13 @@ pub fn section(run: &RunFiles) -> Section {
             "Feature loss",
             "nats",
             "loss_feature",
-            "NT-Xent over the heads: each head against the others.",
+            "NT-Xent over the heads: each against the others.",
         ),
         curve("entropy", "Entropy of the heads", "bits", "entropy", "Mean binary entropy of the heads, at most 1."),
-        curve("learning-rate", "Learning rate", "learning rate", "learning_rate", "Adam's, by the schedule."),
+        Curve {
+            include: vec![0.0],
+            ..curve("learning-rate", "Learning rate", "learning rate", "learning_rate", "Adam's, by the schedule.")
+        },
         Curve { scale: Scale::Log, ..curve("gradient", "Norm of the gradient", "norm", "grad_norm", &clip) },
     ];
     let mut figures: Vec<Figure> = curves.iter().filter_map(|curve| draw(run, curve)).collect();
@@ -64,7 +70,7 @@ fn describe(entry: &Entry) -> String {
 }
 
 fn steps_axis() -> Axis {
-    Axis { label: "step".into(), include: vec![0.0], ..Axis::default() }
+    Axis { label: "step".into(), whole: true, include: vec![0.0], ..Axis::default() }
 }
 
 fn draw(run: &RunFiles, curve: &Curve) -> Option<Figure> {
@@ -77,8 +83,11 @@ fn draw(run: &RunFiles, curve: &Curve) -> Option<Figure> {
         let points = vec![(0.0, clip), (last, clip)];
         lines.push(Line { name: "clipped at".into(), points, look: Look::Reference(0) });
     }
-    let chart =
-        Chart { x: steps_axis(), y: Axis { label: curve.unit.into(), scale: curve.scale, include: vec![] }, lines };
+    let chart = Chart {
+        x: steps_axis(),
+        y: Axis { label: curve.unit.into(), scale: curve.scale, include: curve.include.clone(), ..Axis::default() },
+        lines,
+    };
     if chart.is_empty() {
         return None;
     }
@@ -143,7 +152,7 @@ fn health(run: &RunFiles) -> Vec<Figure> {
     let figure = |(id, title, unit, key, about): (&str, &str, &str, &str, &str)| {
         let points = run.history.by_epoch("eval", key);
         let chart = Chart {
-            x: Axis { label: "epoch".into(), include: vec![0.0], ..Axis::default() },
+            x: Axis { label: "epoch".into(), whole: true, include: vec![0.0], ..Axis::default() },
             y: Axis { label: unit.into(), include: vec![0.0], ..Axis::default() },
             lines: vec![Line { name: title.into(), points, look: Look::Series(3) }],
         };
