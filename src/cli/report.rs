@@ -10,12 +10,12 @@ use crate::backend::Backend;
 use crate::data::Dataset;
 use crate::log::say;
 use crate::report::Subject;
-use crate::report::findings::Findings;
+use crate::report::findings::{Findings, Images, Origin};
 use crate::report::outputs::{Target, write};
 use crate::report::run_files::RunFiles;
 use crate::report::thumbs::Thumbs;
 use crate::trainer::Trainer;
-use crate::{Error, Result};
+use crate::{Error, Result, run};
 
 /// Options of `report`.
 #[derive(Clone, Debug, Args)]
@@ -49,22 +49,13 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     }
     let run = RunFiles::read(&args.run)?;
     let target = Target { page: args.out.clone(), figures: args.figures.clone() };
-    let path = match &run.checkpoint {
-        None => write(&run, &Subject::Unseen(no_checkpoint(&run)), &target)?,
-        Some(checkpoint) => {
-            let network = trained(checkpoint, &args.model.overrides(&args.data))?;
-            match data::load(&network.config) {
-                Ok(dataset) => {
-                    on_device!(&network.config, backend => of_checkpoint(backend, &run, &network, &dataset, &target))?
-                }
-                // Data that were asked for must be there; a run's own may have been moved.
-                Err(e) if !args.data.is_empty() => return Err(e),
-                Err(e) => write(
-                    &run,
-                    &Subject::Unseen(format!("its data cannot be read: {e}. Give them with --data.")),
-                    &target,
-                )?,
-            }
+    let path = match subject(args, &run)? {
+        Ok((network, dataset)) => {
+            on_device!(&network.config, backend => of_checkpoint(backend, &run, &network, &dataset, &target))?
+        }
+        Err(why) => {
+            say(&format!("only the logs of {} can be shown: {why}", args.run.display()));
+            write(&run, &Subject::Unseen(why), &target)?
         }
     };
     let figures = args.figures.as_ref().map(|folder| format!("\nfigures: {}", folder.display())).unwrap_or_default();
@@ -72,23 +63,35 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     Ok(())
 }
 
-fn no_checkpoint(run: &RunFiles) -> String {
-    let why = "the run has no checkpoint (yet)";
-    say(&format!("{}: {why}: only its logs can be shown", run.folder.display()));
-    format!("{why}.")
+/// The network of a run and its data, or why they cannot be looked at. Errors are those of what the command line asks for.
+fn subject(args: &ReportArgs, run: &RunFiles) -> Result<Result<(Trained, Dataset), String>> {
+    let Some(checkpoint) = &run.checkpoint else { return Ok(Err("the run has no checkpoint (yet).".into())) };
+    let network = match trained(checkpoint, &args.model.overrides(&args.data)) {
+        Err(e @ Error::Format { .. }) => return Ok(Err(format!("its checkpoint cannot be used: {e}."))),
+        network => network?,
+    };
+    match data::load(&network.config) {
+        // Data that were asked for must be there; a run's own may have been moved.
+        Err(e) if args.data.is_empty() && !matches!(e, Error::Interrupted) => {
+            Ok(Err(format!("its data cannot be read: {e}. Give them with --data.")))
+        }
+        dataset => Ok(Ok((network, dataset?))),
+    }
 }
 
 fn of_checkpoint<B: Backend>(
     backend: B,
-    run: &RunFiles,
+    files: &RunFiles,
     network: &Trained,
     dataset: &Dataset,
     target: &Target,
 ) -> Result<PathBuf> {
     let (model, mut params) = network.model_on(backend)?;
     let name = network.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let findings = Findings::of(&model, &mut params, dataset, &network.config, name)?;
-    write_seen(run, dataset, &findings, target)
+    let same = network.checkpoint.meta.data.fingerprint == run::stamp(dataset).fingerprint;
+    let origin = Origin { network: name, images: if same { Images::TrainedOn } else { Images::Others } };
+    let findings = Findings::of(&model, &mut params, dataset, &network.config, origin)?;
+    write_seen(files, dataset, &findings, target)
 }
 
 fn write_seen(run: &RunFiles, dataset: &Dataset, findings: &Findings, target: &Target) -> Result<PathBuf> {
@@ -99,9 +102,10 @@ fn write_seen(run: &RunFiles, dataset: &Dataset, findings: &Findings, target: &T
 /// The report at the end of training, of the network as it is. What goes wrong is said and nothing else: the run has ended
 /// well, and `disentangle report` may be tried again.
 pub fn after_training<B: Backend>(trainer: &mut Trainer<B>, dataset: &Dataset, folder: &Path) {
-    let name = format!("as it was after epoch {}", trainer.position.epoch);
+    let network = format!("as it was after epoch {}", trainer.position.epoch);
+    let origin = Origin { network, images: Images::TrainedOn };
     let made = RunFiles::read(folder).and_then(|run| {
-        let findings = Findings::of(&trainer.model, &mut trainer.params, dataset, &trainer.config, name)?;
+        let findings = Findings::of(&trainer.model, &mut trainer.params, dataset, &trainer.config, origin)?;
         write_seen(&run, dataset, &findings, &Target::default())
     });
     match made {

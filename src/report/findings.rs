@@ -38,10 +38,28 @@ const SIMILAR: usize = 3;
 /// Heads whose images are shown: the most active ones.
 pub const HEADS: usize = 256;
 
-/// What a network made of a data set. Rows are positions in the sample.
-pub struct Findings {
+/// A network and its data, as far as a report speaks of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
     /// The network, in words: its checkpoint.
     pub network: String,
+    /// Whether these are the images it was trained on.
+    pub images: Images,
+}
+
+/// Which images are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Images {
+    /// Those the network was trained on.
+    TrainedOn,
+    /// Others: the scores in the run's logs are not about them.
+    Others,
+}
+
+/// What a network made of a data set. Rows are positions in the sample.
+pub struct Findings {
+    /// Of what.
+    pub origin: Origin,
     /// The images looked at: indices into the data set, ascending.
     pub sample: Vec<usize>,
     /// Their embeddings.
@@ -187,7 +205,7 @@ impl Findings {
         params: &mut Params<B>,
         dataset: &Dataset,
         config: &Config,
-        network: String,
+        origin: Origin,
     ) -> Result<Findings> {
         let seed = config.eval.seed;
         let sample = drawn(dataset.len(), SAMPLE, seed);
@@ -203,7 +221,7 @@ impl Findings {
         let readings = readings(y, *y_dim, &known)?;
         let factors: Vec<Reading> = readings.iter().filter(|r| r.name != CLASS).cloned().collect();
         Ok(Findings {
-            network,
+            origin,
             maps: Maps::of(&embeddings, seed)?,
             neighbours: if sample.len() > 1 { nearest(h, *h_dim, &queries, NEAREST)? } else { Vec::new() },
             examples: drawn(dataset.len(), EXAMPLES, seed),

@@ -33,7 +33,7 @@ pub mod tsne;
 
 use crate::Result;
 use crate::data::Dataset;
-use findings::Findings;
+use findings::{Findings, Images};
 use page::Page;
 use run_files::RunFiles;
 use thumbs::Thumbs;
@@ -65,12 +65,14 @@ pub fn page(run: &RunFiles, subject: &Subject) -> Result<Page> {
     let mut parts = vec![sections::overview::configuration(run, missing)];
     let (mut style, mut points) = (String::new(), None);
     if let Subject::Seen { dataset, findings, thumbs } = subject {
-        parts.push(sections::overview::data(run, dataset, thumbs, &findings.examples)?);
+        parts.push(sections::overview::data(run, dataset, findings, thumbs)?);
         style = thumbs.style()?;
     }
     let paper = match subject {
-        Subject::Seen { dataset, .. } => paper::published(dataset),
-        Subject::Unseen(_) => None,
+        Subject::Seen { dataset, findings, .. } if findings.origin.images == Images::TrainedOn => {
+            paper::published(dataset)
+        }
+        _ => None,
     };
     parts.extend(sections::scores::section(run, paper.as_ref()));
     parts.push(sections::training::section(run));

@@ -14,7 +14,7 @@ pub fn section(run: &RunFiles, looked_at: Option<(&Findings, &Dataset)>) -> Sect
             li { "Curves: every line of metrics.jsonl and timing.jsonl in " code { (run.folder.display()) } "." }
             @if let Some((findings, dataset)) = looked_at {
                 li {
-                    "Network: " code { (findings.network) } ", in inference mode: images squashed to its input, running statistics of \
+                    "Network: " code { (findings.origin.network) } ", in inference mode: images squashed to its input, running statistics of \
                      batch norm."
                 }
                 li {

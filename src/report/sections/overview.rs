@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::data::Dataset;
 use crate::inspect::Range;
 use crate::inspect::pictures::views;
+use crate::report::findings::{Findings, Images};
 use crate::report::page::{Part, Section, count, facts, table};
 use crate::report::run_files::RunFiles;
 use crate::report::thumbs::{Thumbs, jpeg_uri};
@@ -47,7 +48,11 @@ pub fn configuration(run: &RunFiles, missing: Option<&str>) -> Section {
 }
 
 /// What the data set holds.
-pub fn data(run: &RunFiles, dataset: &Dataset, thumbs: &Thumbs, examples: &[usize]) -> Result<Section> {
+///
+/// # Errors
+/// If an image can no longer be read.
+pub fn data(run: &RunFiles, dataset: &Dataset, findings: &Findings, thumbs: &Thumbs) -> Result<Section> {
+    let examples = &findings.examples;
     let (width, height): (Vec<usize>, Vec<usize>) = (0..dataset.len()).map(|i| dataset.size(i)).unzip();
     let range = |values: &[usize]| match Range::of(values) {
         Range { min, max, .. } if min == max => min.to_string(),
@@ -63,6 +68,9 @@ pub fn data(run: &RunFiles, dataset: &Dataset, thumbs: &Thumbs, examples: &[usiz
     let size = sheet.size();
     let seen = jpeg_uri(sheet.pixels(), size.width, size.height)?;
     let html = html! {
+        @if findings.origin.images == Images::Others {
+            p.warning { "These are not the images that the network was trained on. Scores and training curves are of those." }
+        }
         (facts(&list))
         (classes(dataset))
         h3 { "Some of the images" }
