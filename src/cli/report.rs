@@ -90,13 +90,17 @@ fn of_checkpoint<B: Backend>(
     let name = network.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let same = network.checkpoint.meta.data.fingerprint == run::stamp(dataset).fingerprint;
     let origin = Origin { network: name, images: if same { Images::TrainedOn } else { Images::Others } };
-    let findings = Findings::of(&model, &mut params, dataset, &network.config, origin)?;
-    write_seen(files, dataset, &findings, target)
+    write_found(files, dataset, Findings::of(&model, &mut params, dataset, &network.config, origin), target)
 }
 
-fn write_seen(run: &RunFiles, dataset: &Dataset, findings: &Findings, target: &Target) -> Result<PathBuf> {
+/// Writes what was found. A network that diverged leaves the logs to look at.
+fn write_found(run: &RunFiles, dataset: &Dataset, findings: Result<Findings>, target: &Target) -> Result<PathBuf> {
+    let findings = match findings {
+        Err(e @ Error::NonFinite(_)) => return write(run, &Subject::Unseen(format!("{e}.")), target),
+        findings => findings?,
+    };
     let thumbs = Thumbs::new(dataset, findings.shown())?;
-    write(run, &Subject::Seen { dataset, findings, thumbs: &thumbs }, target)
+    write(run, &Subject::Seen { dataset, findings: &findings, thumbs: &thumbs }, target)
 }
 
 /// The report at the end of training, of the network as it is. What goes wrong is said and nothing else: the run has ended
@@ -105,8 +109,8 @@ pub fn after_training<B: Backend>(trainer: &mut Trainer<B>, dataset: &Dataset, f
     let network = format!("as it was after epoch {}", trainer.position.epoch);
     let origin = Origin { network, images: Images::TrainedOn };
     let made = RunFiles::read(folder).and_then(|run| {
-        let findings = Findings::of(&trainer.model, &mut trainer.params, dataset, &trainer.config, origin)?;
-        write_seen(&run, dataset, &findings, &Target::default())
+        let findings = Findings::of(&trainer.model, &mut trainer.params, dataset, &trainer.config, origin);
+        write_found(&run, dataset, findings, &Target::default())
     });
     match made {
         Ok(path) => print(&format!("report: {}", path.display())),

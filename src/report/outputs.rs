@@ -22,8 +22,10 @@ const CSV: &str = "metrics.csv";
 /// The folder of TensorBoard's files in that of a run.
 const TENSORBOARD: &str = "tensorboard";
 /// Figures that TensorBoard gets as images: names begin so.
-const IMAGES: [&str; 4] = ["cluster-", "neighbours", "heads", "head-"];
+const IMAGES: [&str; 5] = ["views", "cluster-", "neighbours", "heads", "head-"];
 
+/// Steps whose numbers TensorBoard gets, about: of longer runs every so many-th.
+const STEPS: usize = 20_000;
 /// Pixels of an image in the projector's sprite.
 const SPRITE: usize = 32;
 
@@ -71,13 +73,15 @@ fn write_tensorboard(run: &RunFiles, subject: &Subject, page: &Page) -> Result<(
         let at = timing.partition_point(|t| t.step < step).min(timing.len().saturating_sub(1));
         start + timing.get(at).map_or(0.0, |t| t.seconds)
     };
-    for entry in &run.history.entries {
+    let every = (run.history.of("step").count() / STEPS).max(1) as u64;
+    let written = |kind: &str, step: u64| kind != "step" || step.is_multiple_of(every);
+    for entry in run.history.entries.iter().filter(|entry| written(&entry.kind, entry.step)) {
         for (name, value) in &entry.values {
             let Some(value) = value else { continue };
             events.scalar(time(entry.step), entry.step, &format!("{}/{name}", entry.kind), *value);
         }
     }
-    for t in timing {
+    for t in timing.iter().filter(|t| written("step", t.step)) {
         events.scalar(start + t.seconds, t.step, "step/views_per_s", t.views_per_s);
     }
     let (_, last) = run.history.end();

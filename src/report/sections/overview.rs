@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::data::Dataset;
 use crate::inspect::Range;
 use crate::inspect::pictures::views;
+use crate::report::figure::{Figure, Svg};
 use crate::report::findings::{Findings, Images};
 use crate::report::page::{Part, Section, count, facts, table};
 use crate::report::run_files::RunFiles;
@@ -67,6 +68,17 @@ pub fn data(run: &RunFiles, dataset: &Dataset, findings: &Findings, thumbs: &Thu
     let (sheet, _) = views(dataset, &run.config, VIEWED)?;
     let size = sheet.size();
     let seen = jpeg_uri(sheet.pixels(), size.width, size.height)?;
+    let views = Figure {
+        id: "views".into(),
+        title: "What the network saw".into(),
+        caption: String::new(),
+        svg: Svg {
+            width: size.width as f64,
+            height: size.height as f64,
+            body: html! { image width=(size.width) height=(size.height) href=(seen) {} },
+        },
+        points: None,
+    };
     let html = html! {
         @if findings.origin.images == Images::Others {
             p.warning { "These are not the images that the network was trained on. Scores and training curves are of those." }
@@ -83,7 +95,7 @@ pub fn data(run: &RunFiles, dataset: &Dataset, findings: &Findings, thumbs: &Thu
             (run.config.image_size) " px. Training sees views only."
         }
     };
-    Ok(Section::new("data", "Data", vec![Part::Html(html)]))
+    Ok(Section::new("data", "Data", vec![Part::Pictures { shown: html, figures: vec![views] }]))
 }
 
 /// The class of an image in words; empty without one.
