@@ -12,9 +12,9 @@ const BUFFER: usize = 1 << 18;
 pub const TEMPORARY: &str = ".writing-";
 
 /// What a file is written through: buffered; seeking writes the buffer out.
-pub trait WriteSeek: Write + Seek {}
+pub trait WriteSeek: Write + Seek + Send {}
 
-impl<W: Write + Seek> WriteSeek for W {}
+impl<W: Write + Seek + Send> WriteSeek for W {}
 
 /// Writes a whole file at `path` through `write`, or leaves what was there untouched.
 ///

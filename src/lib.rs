@@ -64,7 +64,9 @@ pub mod report;
 pub mod rng;
 pub mod run;
 pub mod snapshot;
+pub mod sort;
 pub mod tensor;
+pub mod tensorboard;
 pub mod train;
 pub mod trainer;
 

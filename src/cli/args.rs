@@ -1,10 +1,13 @@
 //! Commands and options, and how they become a configuration.
 
+pub use super::cluster::ClusterArgs;
+pub use super::compare::CompareArgs;
 pub use super::download::DownloadArgs;
 pub use super::explain::ExplainArgs;
 pub use super::inspect::InspectArgs;
 pub use super::pack::{PackArgs, VerifyArgs};
 pub use super::replay::ReplayArgs;
+pub use super::report::ReportArgs;
 use crate::config::{CheckpointEvery, Config, Device, Overrides, Precision, presets};
 use crate::nn::Backbone;
 use crate::nonfinite::OnNan;
@@ -21,6 +24,9 @@ Examples:
   disentangle train --data data/cifar-10-binary.tar.gz --preset cifar10 --dry-run
   disentangle train --out runs/shapes --resume            go on where a run stopped
   disentangle pack photos/ photos.pack                    one file, read in place: train --data photos.pack
+  disentangle report runs/shapes                          what was learned, in one page: runs/shapes/report.html
+  disentangle cluster runs/images --data photos/ --clusters auto --out clusters.csv --link-to sorted
+  disentangle compare runs/a runs/b --out compare.html
   disentangle eval runs/shapes                            scores of its newest checkpoint
   disentangle embed runs/shapes/checkpoint-epoch0020.safetensors --data photos/ --out embeddings
   disentangle explain runs/shapes --data photos/ --heads 1,5   what two feature heads look at
@@ -48,6 +54,12 @@ pub enum Command {
     Embed(EmbedArgs),
     /// Show which regions of an image a feature head looks at.
     Explain(ExplainArgs),
+    /// Write a page about a run: curves, maps, clusters, what the heads respond to; and its figures.
+    Report(ReportArgs),
+    /// Put images into clusters: a table, and folders if wanted.
+    Cluster(ClusterArgs),
+    /// Several runs in one table and one page, mean and spread over seeds.
+    Compare(CompareArgs),
     /// Pack images into one file that opens at once and is read in place.
     Pack(PackArgs),
     /// Check every byte of a packed file.
@@ -157,7 +169,8 @@ pub struct EvalArgs {
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Writes h.npy (backbone), z.npy (projection), y.npy (feature heads), float32, one row an image, and \
-a table of file names, labels and clusters in the same order.\nExit codes: 0 done, 1 failed, 2 bad usage."
+samples.csv, a table of file names, labels and clusters in the same order; and embeddings.parquet, which holds all of these and each \
+image's confidence in its clusters.\nExit codes: 0 done, 1 failed, 2 bad usage."
 )]
 pub struct EmbedArgs {
     /// A checkpoint, or a run folder (its newest checkpoint is taken).
@@ -181,16 +194,24 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
     share.filter(|share| (0.0..=1.0).contains(share)).ok_or("expected a share, such as 1% or 0.01".into())
 }
 
-/// Options of every command that uses a trained model.
+/// Options of commands that score a trained model.
 #[derive(Clone, Debug, Default, Args)]
 pub struct InferenceArgs {
+    /// Number of clusters [default: the number of classes in the labels].
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(2..=65536))]
+    pub clusters: Option<u32>,
+    /// What every command that uses a trained model has.
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+/// Options of every command that uses a trained model.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ModelArgs {
     /// Take these classes only: names with commas between, @FILE with a name a line, or `imagenet-10`; '' takes all
     /// [default: as it was trained].
     #[arg(long, value_name = "LIST", value_delimiter = ',', num_args = 1)]
     pub classes: Option<Vec<String>>,
-    /// Number of clusters [default: the number of classes in the labels].
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(2..=65536))]
-    pub clusters: Option<u32>,
     /// Where to compute [default: auto].
     #[arg(long, value_name = "auto|cpu|cuda[:N]")]
     pub device: Option<Device>,
@@ -200,7 +221,7 @@ pub struct InferenceArgs {
     /// Worker threads; results do not depend on it [default: all cores].
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,
-    /// Set any configuration key for this evaluation, such as eval.restarts=20; repeatable.
+    /// Set any configuration key for this command, such as eval.restarts=20; repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 }
@@ -254,10 +275,18 @@ impl EmbedArgs {
 
 impl InferenceArgs {
     fn overrides(&self, data: &[String]) -> Overrides {
+        let mut overrides = self.model.overrides(data);
+        overrides.options.extend(present([("eval.clusters", self.clusters.map(Value::from))]));
+        overrides
+    }
+}
+
+impl ModelArgs {
+    /// What the options change in the model's configuration, with `--data`.
+    pub(super) fn overrides(&self, data: &[String]) -> Overrides {
         let given = [
             ("data", sources(data)),
             ("classes", classes(self.classes.as_deref())),
-            ("eval.clusters", self.clusters.map(Value::from)),
             ("device", self.device.map(|device| Value::from(String::from(device)))),
             ("precision", self.precision.map(|precision| Value::from(String::from(precision)))),
             ("threads", self.threads.map(Value::from)),

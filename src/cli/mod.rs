@@ -1,6 +1,8 @@
 //! The command line: a file a command.
 
 pub mod args;
+mod cluster;
+mod compare;
 mod data;
 mod download;
 mod dry_run;
@@ -13,6 +15,7 @@ mod interrupt;
 mod pack;
 mod probe;
 mod replay;
+mod report;
 mod resume;
 mod room;
 mod train;
@@ -54,6 +57,9 @@ fn command(cli: Cli) -> Result<Outcome> {
         Command::Eval(args) => eval::run(&args),
         Command::Embed(args) => embed::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Pack(args) => pack::pack(&args),
         Command::Verify(args) => pack::verify(&args),
         Command::Inspect(args) => inspect::run(&args),

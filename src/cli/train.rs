@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::args::TrainArgs;
-use super::{data, dry_run, fills_a_batch, interrupt, on_device, print, probe, resume, room};
+use super::{data, dry_run, fills_a_batch, interrupt, on_device, print, probe, report, resume, room};
 use crate::backend::Backend;
 use crate::checkpoint::{self, Newest};
 use crate::config::Config;
@@ -36,7 +36,7 @@ pub fn run(args: &TrainArgs) -> Result<Outcome> {
     }
     let config = args.overrides().resolve()?;
     if args.only_reports() {
-        return report(args, &config);
+        return only_report(args, &config);
     }
     let requests = interrupt::listen()?;
     let outcome = on_device!(&config, backend => start(backend, config.clone(), requests));
@@ -44,7 +44,7 @@ pub fn run(args: &TrainArgs) -> Result<Outcome> {
 }
 
 /// Prints what was asked for in place of training.
-fn report(args: &TrainArgs, config: &Config) -> Result<Outcome> {
+fn only_report(args: &TrainArgs, config: &Config) -> Result<Outcome> {
     let text = if args.dry_run { dry_run::report(config) } else { memory_report(config) };
     print(&text.map_err(|error| room::advise(error, config))?);
     Ok(Outcome::Finished)
@@ -80,7 +80,7 @@ fn resume(args: &TrainArgs) -> Result<Outcome> {
     };
     let config = || resume::config(&overrides, &run::config(&folder)?, &folder);
     if args.only_reports() {
-        return report(args, &config()?);
+        return only_report(args, &config()?);
     }
     let requests = interrupt::listen()?;
     let lock = run::reopen(&folder)?;
@@ -191,6 +191,11 @@ fn carry_out<B: Backend>(
     print(&out);
     if outcome == Outcome::Interrupted && finished.is_ok() {
         say(&err);
+    }
+    if outcome == Outcome::Finished && finished.is_ok() && trainer.config.report {
+        // Everything is saved: a stop need not wait.
+        requests.end_at_once(run.last_words());
+        report::after_training(&mut trainer, dataset, run.folder());
     }
     finished.map(|()| outcome)
 }

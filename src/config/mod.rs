@@ -115,6 +115,9 @@ pub struct Config {
     pub on_nan: OnNan,
     /// Steps between lines of the log, at least 1.
     pub log_every: usize,
+    /// Whether training ends with a report.
+    #[serde(default = "yes")]
+    pub report: bool,
 
     /// How views are drawn.
     pub augment: AugmentConfig,
@@ -149,7 +152,7 @@ pub struct Difference {
 }
 
 /// Keys that a resumed run may change and still compute the same numbers.
-const FREE_ON_RESUME: [&str; 11] = [
+const FREE_ON_RESUME: [&str; 12] = [
     "preset",
     "device",
     "threads",
@@ -160,6 +163,7 @@ const FREE_ON_RESUME: [&str; 11] = [
     "keep",
     "on_nan", // as long as all is finite; and what was left out is kept
     "log_every",
+    "report",
     "eval", // the whole table
 ];
 
@@ -252,6 +256,11 @@ impl Config {
         Table::try_from(self).expect("a valid configuration has a TOML form")
     }
 
+    /// The value of a dotted key, as in TOML; empty for a key that does not exist.
+    pub fn value(&self, key: &str) -> String {
+        layers::get(&self.to_table(), key).map(Value::to_string).unwrap_or_default()
+    }
+
     /// Every dotted key with its value in TOML, in the order of the reference.
     fn leaves(&self) -> Vec<(String, String)> {
         let table = self.to_table();
@@ -284,6 +293,11 @@ fn separated_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<S
         }
         Strings::Many(names) => names,
     })
+}
+
+/// What files of earlier versions leave out.
+fn yes() -> bool {
+    true
 }
 
 /// `None` is written as 0.

@@ -46,7 +46,7 @@ pub enum Entries<'a> {
 }
 
 impl Entries<'_> {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Entries::Text(entries) => entries.len(),
             Entries::Numbers(entries) => entries.len(),

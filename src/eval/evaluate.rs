@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::collapse::{HeadActivity, Spread, head_activity, spread};
 use super::embed::{Embeddings, eval_pixels};
-use super::kmeans::KMeans;
+use super::kmeans::{self, KMeans};
 use super::metrics::Scores;
 use super::probe::{self, FactorScore};
 use crate::backend::Backend;
@@ -90,6 +90,27 @@ pub struct Evaluator<'a, B: Backend = Cpu<f32>> {
     config: &'a EvalConfig,
 }
 
+/// k-means as an evaluation does it, on a device, or on the CPU where the device lacks the memory: the same bits.
+///
+/// # Errors
+/// As [`KMeans::fit_on`].
+pub fn cluster_on<B: Backend>(
+    backend: &B,
+    points: &[f32],
+    dim: usize,
+    clusters: usize,
+    config: &EvalConfig,
+) -> Result<kmeans::Clustering> {
+    let kmeans = KMeans { restarts: config.restarts, seed: config.seed, ..KMeans::new(clusters) };
+    match kmeans.fit_on(backend, points, dim) {
+        Err(Error::OutOfMemory { problem, .. }) => {
+            say(&format!("clustering on the CPU: {problem}"));
+            kmeans.fit(points, dim)
+        }
+        fitted => fitted,
+    }
+}
+
 impl<'a> Evaluator<'a> {
     /// For `dataset`, with `config`'s k-means. Errors with [`Error::Usage`] if that asks for more clusters than there are
     /// images.
@@ -118,15 +139,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     /// The cluster of each row of `points` `[images, dim]`; `None` without a k. Errors if there are fewer images than clusters.
     pub fn cluster(&self, points: &[f32], dim: usize) -> Result<Option<Vec<u32>>> {
         let Some(clusters) = self.clusters() else { return Ok(None) };
-        let kmeans = KMeans { restarts: self.config.restarts, seed: self.config.seed, ..KMeans::new(clusters) };
-        let clustering = match kmeans.fit_on(&self.backend, points, dim) {
-            Err(Error::OutOfMemory { problem, .. }) => {
-                say(&format!("clustering on the CPU: {problem}"));
-                kmeans.fit(points, dim)
-            }
-            fitted => fitted,
-        };
-        Ok(Some(clustering?.labels))
+        Ok(Some(cluster_on(&self.backend, points, dim, clusters, self.config)?.labels))
     }
 
     /// Agreement of k-means on `points` with the labels; `None` without labels.

@@ -7,6 +7,7 @@ pub mod embed;
 mod evaluate;
 pub mod kmeans;
 pub mod metrics;
+pub mod parquet;
 pub mod pca;
 pub mod probe;
 
@@ -16,6 +17,6 @@ mod rows;
 
 pub(crate) use cholesky::Cholesky;
 pub(crate) use covariance::Covariance;
-pub use evaluate::{Baselines, Evaluation, Evaluator, FactorRow, embedding_figures};
+pub use evaluate::{Baselines, Evaluation, Evaluator, FactorRow, cluster_on, embedding_figures};
 pub(crate) use products::dots;
 pub(crate) use rows::Rows;

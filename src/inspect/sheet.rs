@@ -76,6 +76,11 @@ impl Sheet {
         &self.pixels
     }
 
+    /// Its size in pixels.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
     /// Writes `text` above a group, from its first `column` on: as much of it as fits.
     pub fn caption(&mut self, row: usize, column: usize, text: &str) {
         let (x, y) = self.layout.origin(row, column);

@@ -10,7 +10,7 @@ use crate::atomic_file::{remove_leftovers, sync_folder, write_atomically};
 use crate::checkpoint::{self, DataStamp};
 use crate::config::Config;
 use crate::data::{Dataset, Excluded};
-use crate::eval::Baselines;
+use crate::eval::{Baselines, Evaluation};
 use crate::log::say;
 use crate::{Error, Result};
 
@@ -141,6 +141,12 @@ pub fn complete(folder: &Path, dataset: &Dataset, stamp_there: bool) -> Result<(
         write_quarantine(folder, dataset.excluded())?;
     }
     if stamp_there { Ok(()) } else { RunStamp::new(stamp(dataset)).write(folder) }
+}
+
+/// The last evaluation that the run in `folder` kept.
+pub fn results(folder: &Path) -> Option<Evaluation> {
+    let text = std::fs::read_to_string(folder.join(RESULTS)).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 /// The scores training has to beat, as an earlier process of this run found them.

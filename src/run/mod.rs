@@ -30,7 +30,8 @@ mod stamp;
 
 pub use bad_step::{GoOn, restore};
 pub use folder::{
-    baselines, complete, config, create, fresh, latest, reopen, save_config, stamp, write_excluded, write_quarantine,
+    baselines, complete, config, create, fresh, latest, reopen, results, save_config, stamp, write_excluded,
+    write_quarantine,
 };
 pub use lock::RunLock;
 pub use requests::{LastWords, OnStop, Requests};

@@ -52,7 +52,7 @@ fn embed_writes_arrays_and_a_table() {
     folder.done(&format!("{TINY} --epochs 1 --out run"));
     let text = folder.done("embed run --data shapes:40 --out deep/embeddings");
     assert!(text.contains("40 images") && text.contains("deep/embeddings"), "{text}");
-    assert_eq!(folder.names("deep/embeddings"), ["h.npy", "samples.csv", "y.npy", "z.npy"]);
+    assert_eq!(folder.names("deep/embeddings"), ["embeddings.parquet", "h.npy", "samples.csv", "y.npy", "z.npy"]);
     for (name, columns) in [("h", 32), ("z", 16), ("y", 16)] {
         let (shape, values) = read_npy(&folder.read(&format!("deep/embeddings/{name}.npy")));
         assert_eq!(shape, [40, columns]);

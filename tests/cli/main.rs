@@ -1,12 +1,16 @@
 //! The program as a user runs it: tiny networks on tiny data, whole commands, their files, exit codes and words.
 
 mod bad_input;
+mod browser;
 mod checkpoints;
+mod cluster;
+mod compare;
 mod inference;
 mod inspect;
 mod nonfinite;
 mod pack;
 mod refusals;
+mod report;
 mod resume;
 mod signals;
 mod train;
@@ -18,8 +22,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Options of a run that takes a fraction of a second: 4 steps an epoch.
-const TINY: &str = "train --data shapes:64 --set base_width=4 --image-size 32 --batch-size 16 --set eval.restarts=1";
+/// Options of a run that takes a fraction of a second: 4 steps an epoch, no report.
+const TINY: &str = "train --data shapes:64 --set base_width=4 --image-size 32 --batch-size 16 --set eval.restarts=1 \
+                    --set report=false";
 
 /// No command here takes longer, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -8,7 +8,7 @@ use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Excluded, MAX_PIXELS};
+use super::{Excluded, MAX_PIXELS, Original};
 use crate::data::mapped::MappedFile;
 use crate::{Error, Result};
 
@@ -113,6 +113,14 @@ impl Entry {
         match &self.location {
             Location::Disk(path) => read_picture(path).map(Cow::Owned),
             Location::Archived(span) => Ok(Cow::Borrowed(span)),
+        }
+    }
+
+    /// The file as its owner knows it.
+    pub fn original(&self) -> Original<'_> {
+        match &self.location {
+            Location::Disk(path) => Original::File(path),
+            Location::Archived(span) => Original::Entry(Cow::Borrowed(span)),
         }
     }
 

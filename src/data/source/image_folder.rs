@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use super::decode::{HEAD_BYTES, ImageFormat};
 use super::files::{Entry, Files};
 use super::options::Part;
-use super::{Excluded, PictureKind, Source, Split, counted, decode, picture_kind};
+use super::{Excluded, Original, PictureKind, Source, Split, counted, decode, picture_kind};
 use crate::data::Image;
 use crate::{Error, Result};
 
@@ -96,6 +96,10 @@ impl Source for ImageFolder {
     fn jpeg(&self, i: usize) -> Result<Option<Cow<'_, [u8]>>> {
         let bytes = self.files.entries[i].bytes()?;
         Ok((ImageFormat::of(&bytes) == Some(ImageFormat::Jpeg)).then_some(bytes))
+    }
+
+    fn original(&self, i: usize) -> Result<Option<Original<'_>>> {
+        Ok(Some(self.files.entries[i].original()))
     }
 
     fn picture_kind(&self, i: usize) -> Option<PictureKind> {

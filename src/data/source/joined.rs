@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use super::{Excluded, PictureKind, Source};
+use super::{Excluded, Original, PictureKind, Source};
 use crate::Result;
 use crate::data::Image;
 
@@ -85,6 +85,11 @@ impl Source for Joined {
     fn jpeg(&self, i: usize) -> Result<Option<Cow<'_, [u8]>>> {
         let (part, i) = self.part(i);
         part.source.jpeg(i)
+    }
+
+    fn original(&self, i: usize) -> Result<Option<Original<'_>>> {
+        let (part, i) = self.part(i);
+        part.source.original(i)
     }
 
     fn picture_kind(&self, i: usize) -> Option<PictureKind> {

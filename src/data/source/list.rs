@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::decode::{HEAD_BYTES, ImageFormat};
 use super::files::{Entry, Location, printable};
-use super::{Excluded, PictureKind, Source, decode, picture_kind};
+use super::{Excluded, Original, PictureKind, Source, decode, picture_kind};
 use crate::data::Image;
 use crate::{Error, Result};
 
@@ -141,6 +141,10 @@ impl Source for List {
     fn jpeg(&self, i: usize) -> Result<Option<Cow<'_, [u8]>>> {
         let bytes = self.entries[i].bytes()?;
         Ok((ImageFormat::of(&bytes) == Some(ImageFormat::Jpeg)).then_some(bytes))
+    }
+
+    fn original(&self, i: usize) -> Result<Option<Original<'_>>> {
+        Ok(Some(self.entries[i].original()))
     }
 
     fn picture_kind(&self, i: usize) -> Option<PictureKind> {

@@ -83,6 +83,14 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
+    /// The file that image `i` was found as, unread; `None` where it is none (a record, computed). Panics if out of range.
+    ///
+    /// # Errors
+    /// If it can no longer be read.
+    fn original(&self, _i: usize) -> Result<Option<Original<'_>>> {
+        Ok(None)
+    }
+
     /// What the first bytes of image `i` say it is, without decoding it; `None` where images are no picture files.
     fn picture_kind(&self, _i: usize) -> Option<PictureKind> {
         None
@@ -108,6 +116,15 @@ pub trait Source: Send + Sync {
     fn describe(&self) -> String {
         describe(self.kind(), self.len(), self.classes().len())
     }
+}
+
+/// An image as its owner knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Original<'a> {
+    /// A file of its own, by the path it was found at.
+    File(&'a Path),
+    /// A file inside an archive: its bytes.
+    Entry(Cow<'a, [u8]>),
 }
 
 /// A ground-truth factor of variation beside the class.

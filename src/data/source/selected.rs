@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::chosen::{self, wordnet_id};
-use super::{Excluded, Factor, PictureKind, Source, counted};
+use super::{Excluded, Factor, Original, PictureKind, Source, counted};
 use crate::config::did_you_mean;
 use crate::data::Image;
 use crate::{Error, Result};
@@ -116,6 +116,10 @@ impl Source for Selected {
 
     fn jpeg(&self, i: usize) -> Result<Option<Cow<'_, [u8]>>> {
         self.source.jpeg(self.kept[i].0)
+    }
+
+    fn original(&self, i: usize) -> Result<Option<Original<'_>>> {
+        self.source.original(self.kept[i].0)
     }
 
     fn picture_kind(&self, i: usize) -> Option<PictureKind> {
