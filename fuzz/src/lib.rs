@@ -9,6 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use disentangle::Error;
+use disentangle::config::Config;
 use disentangle::data::source::{self, MAX_PIXELS, SourceOptions};
 
 /// Bytes that no single allocation may ask for: the largest picture there may be, with 16 bits and an alpha channel, is
@@ -126,4 +128,17 @@ fn read(path: &Path, options: &SourceOptions) {
 /// Whether a text may be printed as it is: nothing in it moves a cursor or ends a line.
 fn is_text(text: &str) -> bool {
     !text.chars().any(char::is_control)
+}
+
+/// What every error promises: one line of text, which says something.
+pub fn check_error(error: &Error) {
+    let text = error.to_string();
+    assert!(!text.is_empty() && is_text(&text), "{text:?}");
+}
+
+/// What every accepted configuration promises: it is written in full, and comes back the same.
+pub fn check_config(config: &Config) {
+    let text = config.to_toml();
+    let again = Config::from_toml(&text, "its own text").unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert!(again == *config && again.diff(config).is_empty(), "{text}");
 }
