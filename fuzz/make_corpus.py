@@ -3,11 +3,14 @@ makes wrong ones. No photographs: ramps and noise. What it found later lies besi
 
 import gzip
 import io
+import json
 import pathlib
 import random
+import struct
 import subprocess
 import tarfile
 import tempfile
+import zlib
 
 import numpy
 from PIL import Image
@@ -66,7 +69,61 @@ def archive(members, layout=tarfile.USTAR_FORMAT):
     return file.getvalue().rstrip(b"\0") + bytes(1024)
 
 
+def checkpoint(config, tensors, **changed):
+    """What Checkpoint::save writes; `changed` metadata come after the checksums."""
+    header, checksums, numbers = {}, {}, b""
+    for name, values in tensors.items():
+        data = values.astype("<f4").tobytes()
+        header[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [len(numbers), len(numbers) + len(data)]}
+        sides = b"".join(struct.pack("<Q", side) for side in values.shape)
+        checksums[name] = f"{zlib.crc32(sides + data):08x}"
+        numbers += data
+    metadata = {
+        "format": "disentangle.checkpoint", "format_version": "1", "program": "0.1.0", "config": config, "epoch": "2",
+        "step": "9", "step_in_epoch": "1", "data": "procedural shapes, 64 images", "data_images": "64",
+        "data_fingerprint": "0123456789abcdef", "losses": "6.5 3.5 3 NaN", "tensor_crc32": compact(checksums),
+    }
+    summed = b"".join(f"{key}\0{value}\0".encode() for key, value in sorted(metadata.items()))
+    header["__metadata__"] = {**metadata, "metadata_crc32": f"{zlib.crc32(summed):08x}", **changed}
+    text = compact(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + numbers
+
+
+def compact(value):
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def run_files(program):
+    """What a run folder holds, but for its pictures."""
+    dry = [program, "train", "--data", "shapes:64", "--batch-size", "16", "--device", "cpu", "--dry-run"]
+    config = subprocess.run(dry, check=True, capture_output=True, text=True).stdout
+    config = "\n".join(line for line in config.splitlines() if not line.startswith("#")) + "\n"
+    small = 'data = ["shapes:64"]\n'
+    weights = {"backbone.conv1.weight": numpy.arange(6).reshape(1, 2, 3, 1), "none": numpy.zeros((0, 3)), "one": numpy.array(1)}
+    keep("checkpoint", "whole", checkpoint(small, weights))
+    keep("checkpoint", "full_config", checkpoint(config, {}))
+    keep("checkpoint", "future", checkpoint(small, {}, format_version="2", program="9.9"))
+    keep("checkpoint", "damaged", checkpoint(small, {"a": numpy.ones(1)})[:-4] + bytes(4))
+
+    keep("config", "full", config.encode())
+    keep("config", "changes", b'data = "x"\nbackbone = 50\n[augment]\nblur = 1\ncrop_scale = [0.5, 1]\n')
+    keep("config", "dotted", b'data = ["a", \'b\']\neval.clusters = 3\nclasses = "x, y"\nlearning_rate = 1e-3\n')
+    keep("set", "plain", b"epochs=3\nblur = 0.5\naugment.crop_scale=[0.2, 1.0]\ndata=photos\n")
+    keep("set", "odd", b"clusters=\nseed=7\nepoch=3\npreset=cifar10\ndevice=cuda:1\nclasses=a,b\n")
+
+    line = '{"kind":"step","epoch":1,"step":%d,"loss":5.25}\n'
+    log = "".join(line % step for step in range(1, 6))
+    end = '{"kind":"epoch","epoch":1,"step":5,"loss":5}\n{"kind":"eval","step":5,"seconds":null}\n'
+    keep("metrics", "rewound", b"\3" + log.encode())
+    keep("metrics", "torn", b"\5" + (log + end).encode()[:-7])
+    keep("metrics", "damaged", b"\4" + (line % 1 + "\n{\"kind\"}\n" + end + line % 2).encode())
+    keep("engines", "known", b'{"device":{"convolution":{"fallback":false,"engine":3}}}')
+    keep("engines", "other", b'{"device 2":{"x":{"fallback":true,"engine":0}},"device":{}}')
+
+
 def main():
+    run_files(CORPUS.parent.parent / "target/release/disentangle")
     all_pictures = dict(pictures())
     for name, content in all_pictures.items():
         keep("decode", name, content)

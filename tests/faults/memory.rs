@@ -1,0 +1,45 @@
+//! Memory stays flat.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::{PATIENCE, Place, said};
+
+/// 10,000 steps of the smallest network there is, 20 of them followed by a checkpoint.
+const STEPS: usize = 10_000;
+const RUN: &str = "train --data shapes:16 --set base_width=1 --image-size 8 --batch-size 4 --epochs 2500 --device cpu --threads 2 \
+                   --set eval.every=0 --set eval.restarts=1 --checkpoint-every 500steps --out run";
+
+/// Resident memory of a process in KiB; `None` when it has ended.
+fn resident(id: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
+}
+
+#[test]
+#[ignore = "takes most of a minute; .ci/run calls it"]
+fn ten_thousand_steps_leave_the_memory_where_it_was() {
+    let place = Place::new();
+    let mut child = place.command(RUN, "").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let log = place.path("run/metrics.jsonl");
+    let started = Instant::now();
+    // The log's length tells the step.
+    let mut samples = Vec::new();
+    while child.try_wait().unwrap().is_none() {
+        assert!(started.elapsed() < PATIENCE, "the run does not get on");
+        let logged = log.metadata().map_or(0, |log| log.len() as usize);
+        samples.extend(resident(child.id()).map(|resident| (logged, resident)));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    said(child, RUN).expect(0, &[]);
+    let text = std::fs::read_to_string(&log).unwrap();
+    let ends = |line: &str| line.as_ptr() as usize + line.len() - text.as_ptr() as usize;
+    let steps: Vec<usize> = text.lines().filter(|line| line.contains(r#""kind":"step""#)).map(ends).collect();
+    assert_eq!(steps.len(), STEPS);
+    // Behind the last step comes the evaluation, which is none.
+    let settled = samples.iter().filter(|(logged, _)| (steps[999]..steps[STEPS - 1]).contains(logged));
+    let settled: Vec<u64> = settled.map(|&(_, resident)| resident).collect();
+    let (least, most) = (settled.iter().min().unwrap(), settled.iter().max().unwrap());
+    println!("resident from step 1,000 to step 10,000: {least} to {most} KiB, {} samples", settled.len());
+    assert!(settled.len() >= 100 && (most - least) * 100 <= *least, "{least} to {most} KiB");
+}
