@@ -17,6 +17,7 @@
 //! kill before N        SIGKILL instead of operation N
 //! kill within N        a write stores half its bytes, then SIGKILL; of any other operation there is no half: before it
 //! kill after N         SIGKILL as soon as operation N is done
+//! cut ... N            the same three, and the power fails with it: what no fsync has put on the disk is gone (see trap/power.rs)
 //! fail ERROR WHICH     the operation does nothing but return ENOSPC, EIO, EROFS, EDQUOT, EACCES or EINTR
 //! short BYTES WHICH    a write stores this many bytes at most (1 or more), and says so
 //! space BYTES          room for so much more; a write beyond it is short, the next one fails with ENOSPC; what is

@@ -65,7 +65,16 @@ pub enum Verdict {
     /// At most so many bytes of it are stored.
     Short(usize),
     /// It is the last, or the one before it was.
-    Kill(Moment),
+    End(Moment, Power),
+}
+
+/// What ends together with a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// Nothing: what it did stays done.
+    Stays,
+    /// The machine: what no fsync has put on the disk is gone.
+    Fails,
 }
 
 /// Where a process ends in an operation.
@@ -112,7 +121,10 @@ impl Script {
     fn add(&mut self, rule: &str) -> Result<(), String> {
         let words: Vec<&str> = rule.split_whitespace().collect();
         let (verdict, which) = match words[..] {
-            ["kill", moment, number] => (Verdict::Kill(parse_moment(moment)?), Which::At(parse_number(number)?)),
+            [word @ ("kill" | "cut"), moment, number] => {
+                let power = if word == "kill" { Power::Stays } else { Power::Fails };
+                (Verdict::End(parse_moment(moment)?, power), Which::At(parse_number(number)?))
+            }
             ["fail", error, ref which @ ..] => {
                 let known = ERRORS.iter().find(|(name, _)| *name == error);
                 (Verdict::Fail(known.ok_or("no error that is known here")?.1), parse_which(which)?)
@@ -156,6 +168,11 @@ impl Script {
     /// Whether room is counted.
     pub fn counts_space(&self) -> bool {
         self.space.is_some()
+    }
+
+    /// Whether the power may fail.
+    pub fn cuts_power(&self) -> bool {
+        self.rules.iter().any(|rule| matches!(rule.verdict, Verdict::End(_, Power::Fails)))
     }
 
     /// Takes room for bytes that were stored, after making some by what was removed.
@@ -258,6 +275,7 @@ mod tests {
             "kill",
             "kill 3",
             "kill during 3",
+            "cut",
             "kill before 0",
             "kill before 3 4",
             "fail EWHAT at 1",
@@ -291,9 +309,9 @@ mod tests {
         assert_eq!(judge(3, Kind::Sync, "run/log.x"), Verdict::Pass, "only writes can be short");
         assert_eq!(judge(4, Kind::Write, "log"), Verdict::Fail(libc::EIO), "the third, and the first rule");
         assert_eq!(judge(5, Kind::Write, "log"), Verdict::Short(3), "twice were enough");
-        let mut script = Script::parse("kill within 4; kill after 5").unwrap();
-        assert_eq!(script.judge(&operation(4, Kind::Write, "x", 1)), Verdict::Kill(Moment::Within));
-        assert_eq!(script.judge(&operation(5, Kind::Write, "x", 1)), Verdict::Kill(Moment::After));
+        let mut script = Script::parse("kill within 4; cut after 5").unwrap();
+        assert_eq!(script.judge(&operation(4, Kind::Write, "x", 1)), Verdict::End(Moment::Within, Power::Stays));
+        assert_eq!(script.judge(&operation(5, Kind::Write, "x", 1)), Verdict::End(Moment::After, Power::Fails));
         let mut renamed = operation(1, Kind::Rename, "a", 0);
         renamed.target = Some("b/new".into());
         let mut script = Script::parse("fail EIO each rename new").unwrap();

@@ -8,15 +8,17 @@
 
 mod calls;
 mod path;
+mod power;
 
 use std::ffi::{CString, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::script::{Moment, Script, Verdict};
+use crate::script::{Moment, Power, Script, Verdict};
 use crate::{BAD_SCRIPT, Outcome, RECORD, ROOT, SCRIPT};
 use calls::Call;
+use power::Unsynced;
 
 std::arch::global_asm!(
     ".hidden faultfs_system_call",
@@ -58,6 +60,8 @@ struct State {
 struct Progress {
     operations: u64,
     script: Script,
+    /// Kept only if the power may fail.
+    unsynced: Option<Unsynced>,
 }
 
 static STATE: OnceLock<State> = OnceLock::new();
@@ -88,7 +92,8 @@ fn begin() -> Result<(), String> {
         none if none.is_empty() => -1,
         path => open_record(Path::new(&path)).map_err(|error| format!("{RECORD}={path}: {error}"))?,
     };
-    let progress = Mutex::new(Progress { operations: 0, script });
+    let unsynced = script.cuts_power().then(|| Unsynced::below(Path::new(&root)));
+    let progress = Mutex::new(Progress { operations: 0, script, unsynced });
     let _ = STATE.set(State { root: root.into_bytes(), record, progress });
     install().map_err(|error| format!("this system does not let calls be trapped: {error}"))
 }
@@ -166,23 +171,34 @@ extern "C" fn on_trap(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
 /// Numbers an operation and does with it what the script says. One at a time: the numbers are the order in which it happened.
 fn carry_out(state: &State, call: &Call) -> i64 {
     let mut progress = state.progress.lock().unwrap_or_else(PoisonError::into_inner);
-    progress.operations += 1;
-    let mut operation = call.operation(progress.operations);
-    let result = match progress.script.judge(&operation) {
+    let Progress { operations, script, unsynced } = &mut *progress;
+    *operations += 1;
+    let mut operation = call.operation(*operations);
+    let verdict = script.judge(&operation);
+    let before = unsynced.as_mut().map(|unsynced| unsynced.before(&operation));
+    let result = match verdict {
         Verdict::Fail(error) => -i64::from(error),
-        Verdict::Kill(Moment::Before) => kill(state, operation),
-        Verdict::Kill(Moment::Within) => {
-            call.shortened(operation.bytes / 2);
-            kill(state, operation)
-        }
-        Verdict::Kill(Moment::After) => {
-            call.whole();
-            kill(state, operation)
-        }
-        Verdict::Pass if !progress.script.counts_space() => call.whole(),
-        Verdict::Pass => with_space(&mut progress.script, call, usize::MAX),
-        Verdict::Short(bytes) => with_space(&mut progress.script, call, bytes),
+        Verdict::End(Moment::Before, _) => 0,
+        Verdict::End(Moment::Within, _) => call.shortened(operation.bytes / 2),
+        Verdict::End(Moment::After, _) => call.whole(),
+        Verdict::Pass if !script.counts_space() => call.whole(),
+        Verdict::Pass => with_space(script, call, usize::MAX),
+        Verdict::Short(bytes) => with_space(script, call, bytes),
     };
+    let undone = match verdict {
+        Verdict::End(Moment::Before, _) => true,
+        Verdict::End(Moment::Within, _) => !call.is_write(),
+        _ => false,
+    };
+    if let Some((unsynced, before)) = unsynced.as_mut().zip(before).filter(|_| result >= 0 && !undone) {
+        unsynced.after(&operation, before);
+    }
+    if let Verdict::End(_, power) = verdict {
+        if power == Power::Fails {
+            unsynced.iter_mut().for_each(Unsynced::cut);
+        }
+        kill(state, operation);
+    }
     operation.outcome = match usize::try_from(result) {
         Ok(bytes) => Outcome::Done(if call.is_write() { bytes } else { 0 }),
         Err(_) => Outcome::Failed(-result as i32),

@@ -145,6 +145,29 @@ fn the_program_ends_before_within_and_after() {
 }
 
 #[test]
+fn a_power_cut_takes_what_was_not_synced() {
+    let steps = "create:a append:a:10 sync:a append:a:5 create:b sync:. append:b:3 create:c rename:c:a remove:b mkdir:d create:e";
+    let left = |script: &str| {
+        let place = Place::new();
+        assert_eq!(place.run(script, steps).status.signal(), Some(libc::SIGKILL));
+        let names = std::fs::read_dir(place.path("root"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<(String, u64)> =
+            names.map(|name| (name.clone(), place.len(&format!("root/{name}")))).collect();
+        names.sort();
+        names.into_iter().map(|(name, len)| format!("{name}:{len} ")).collect::<String>()
+    };
+    // All bytes and names that are left were synced: ten bytes of a, the names a and b.
+    assert_eq!(left("cut before 12"), "a:10 b:0 ");
+    assert_eq!(left("cut before 6"), "");
+    assert_eq!(left("cut after 6"), "a:10 b:0 ");
+    assert_eq!(left("cut within 7"), "a:10 b:0 ");
+    assert_eq!(left("kill within 7"), "a:15 b:1 ");
+    assert_eq!(left("kill before 11"), "a:0 ");
+}
+
+#[test]
 fn threads_take_turns() {
     let place = Place::new();
     let left = place.run("", "threads:t:8");
