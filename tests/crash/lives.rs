@@ -10,9 +10,9 @@ use faultfs::{Operation, read_record};
 
 use crate::order::in_checkpoint;
 
-/// 3 epochs of 4 steps.
+/// 3 epochs of 4 steps, with a checkpoint every second step.
 const RUN: &str = "train --data shapes:64 --set base_width=4 --image-size 16 --batch-size 16 --epochs 3 --device cpu \
-                   --set eval.every=2 --set eval.restarts=1 --out run";
+                   --set eval.every=2 --set eval.restarts=1 --checkpoint-every 2steps --out run";
 
 /// No life is longer, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub enum Kill {
     /// Before, within or after an operation.
     At(u64, &'static str),
+    /// The same, and the power fails: what no fsync has put on the disk is gone.
+    Cut(u64, &'static str),
     /// So long after its start.
     Time(Duration),
 }
@@ -67,6 +69,7 @@ impl Lives {
             // As the program is.
             Some(&Kill::Time(time)) => limit = time,
             Some(Kill::At(number, moment)) => self.watch(&mut command, &format!("kill {moment} {number}")),
+            Some(Kill::Cut(number, moment)) => self.watch(&mut command, &format!("cut {moment} {number}")),
             None => self.watch(&mut command, ""),
         }
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();

@@ -11,6 +11,7 @@ mod order;
 
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use disentangle::rng::{Purpose, Stream, stream};
@@ -119,23 +120,20 @@ impl Plan {
     }
 }
 
-#[test]
-fn killed_at_any_instant_a_run_resumes_to_the_same_bytes() {
-    let wanted = std::env::var("CRASH_KILLS").map_or(KILLS, |text| text.parse().expect("CRASH_KILLS is a number"));
-    let reference = Reference::new();
-    let queue = Mutex::new((reference.chosen(wanted), 0));
+/// As many as asked for.
+fn wanted() -> usize {
+    std::env::var("CRASH_KILLS").map_or(KILLS, |text| text.parse().expect("CRASH_KILLS is a number"))
+}
+
+/// Carries out all plans, on all cores.
+fn carry_out(reference: &Reference, next: impl Fn(usize) -> Option<Plan> + Sync) -> Tally {
     let tally = Mutex::new(Tally::default());
-    // The chosen ones first, then random ones until there are enough.
-    let next = || {
-        let (plans, index) = &mut *queue.lock().unwrap();
-        *index += 1;
-        let enough = tally.lock().unwrap().tried + plans.len() >= wanted;
-        plans.pop().or_else(|| (!enough).then(|| reference.random(*index)))
-    };
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                while let Some(plan) = next() {
+                loop {
+                    let tried = tally.lock().unwrap().tried;
+                    let Some(plan) = next(tried) else { break };
                     let (tried, inside, problem) = plan.carry_out(&reference.lives.folder());
                     let mut tally = tally.lock().unwrap();
                     tally.tried += tried;
@@ -146,15 +144,48 @@ fn killed_at_any_instant_a_run_resumes_to_the_same_bytes() {
             });
         }
     });
-    let Tally { tried, inside, equal, problems } = tally.into_inner().unwrap();
-    println!(
-        "{tried} instants tried, {inside} inside the writing of a checkpoint; {equal} equal to the run never killed"
-    );
+    let tally = tally.into_inner().unwrap();
+    let Tally { tried, equal, problems, .. } = &tally;
     assert!(
         problems.is_empty() && equal == tried,
         "{} of {tried} differ, such as\n{}",
         tried - equal,
         problems.join("\n")
     );
+    tally
+}
+
+#[test]
+fn killed_at_any_instant_a_run_resumes_to_the_same_bytes() {
+    let (wanted, reference) = (wanted(), Reference::new());
+    let queue = Mutex::new((reference.chosen(wanted), 0));
+    // The chosen ones first, then random ones until there are enough.
+    let tally = carry_out(&reference, |tried| {
+        let (plans, index) = &mut *queue.lock().unwrap();
+        *index += 1;
+        let enough = tried + plans.len() >= wanted;
+        plans.pop().or_else(|| (!enough).then(|| reference.random(*index)))
+    });
+    let Tally { tried, inside, equal, .. } = tally;
+    println!(
+        "{tried} instants tried, {inside} inside the writing of a checkpoint; {equal} equal to the run never killed"
+    );
     assert!(tried >= wanted && inside >= wanted / 5);
+}
+
+#[test]
+fn a_power_cut_takes_nothing_that_a_checkpoint_counts_on() {
+    let (cuts, reference) = (wanted() / 4, Reference::new());
+    let all: Vec<Kill> = reference.instants.inside.iter().chain(&reference.instants.other).copied().collect();
+    let next = AtomicUsize::new(0);
+    let tally = carry_out(&reference, |_| {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        let Kill::At(number, moment) = all[(index * all.len() / cuts + index / all.len()) % all.len()] else {
+            return None;
+        };
+        let random = stream(3, Purpose::Order, index as u64, 0, 0);
+        (index < cuts).then(|| Plan { kills: vec![Kill::Cut(number, moment)], inside: false, random })
+    });
+    println!("{} power cuts, {} equal to the run without any", tally.tried, tally.equal);
+    assert_eq!(tally.tried, cuts);
 }

@@ -79,7 +79,7 @@ fn a_checkpoint_is_on_the_disk_before_it_has_its_name_and_before_older_ones_go()
     let record = Reference::new().lives.record();
     assert!(record.iter().all(|operation| matches!(operation.outcome, Outcome::Done(_))));
     let found = checkpoints(&record);
-    assert!(found.len() >= 3, "{found:?}");
+    assert_eq!(found.len(), 6, "every second step: {found:?}");
     for &rename in &found {
         let (temporary, folder) = (&record[rename].path, record[rename].path.parent().unwrap());
         let before: Vec<Kind> = record[..rename].iter().filter(|o| o.path == *temporary).map(|o| o.kind).collect();
@@ -87,6 +87,10 @@ fn a_checkpoint_is_on_the_disk_before_it_has_its_name_and_before_older_ones_go()
         let expected: Vec<Kind> =
             [Kind::Create].into_iter().chain(vec![Kind::Write; writes]).chain([Kind::Sync]).collect();
         assert!(writes > 0 && before == expected, "{temporary:?}: {before:?}");
+        for log in ["run/metrics.jsonl", "run/timing.jsonl"] {
+            let last = record[..rename].iter().rfind(|o| o.path == Path::new(log)).map(|o| o.kind);
+            assert_eq!(last, Some(Kind::Sync), "{log}: a checkpoint must not outlive the lines before it");
+        }
         let behind = &record[rename + 1..];
         let synced =
             behind.iter().position(|o| o.kind == Kind::Sync && o.path == folder).expect("the folder is synced");
