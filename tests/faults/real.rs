@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 use crate::disk::{RESUME, RUN, reference};
 use crate::{Place, said};
 
-/// Mounts 1 MiB, runs the training there until the disk is full, enlarges the disk, goes on, and carries the run out.
+/// Mounts 512 KiB, which two checkpoints nearly fill, runs the training there until the disk is full, enlarges the disk, goes on, and carries the run out.
 const SCRIPT: &str = r#"
-mount -t tmpfs -o size=1m tmpfs "$DISK" || exit 99
+mount -t tmpfs -o size=512k tmpfs "$DISK" || exit 99
 cd "$DISK"
 "$PROGRAM" $RUN; echo "first: $?" >&2
 ls -l run >&2
