@@ -149,6 +149,14 @@ fn unknown_keys_are_named_with_the_nearest_right_one() {
 }
 
 #[test]
+fn a_key_of_any_depth_is_unknown_in_words() {
+    let deep = "a.".repeat(30_000) + "b=1";
+    assert!(problem("", &[&deep]).starts_with("unknown key 'a.a.a."));
+    assert!(problem(&deep, &[]).contains("recursion limit"));
+    assert_eq!(resolve("", &["augment = { blur = 0.25 }"]).unwrap().augment.blur, 0.25);
+}
+
+#[test]
 fn wrong_types_say_what_was_expected_and_got() {
     for (file, set, expected) in [
         ("epochs = 'many'", "seed=1", "run.toml: epochs = \"many\": expected a whole number, 0 or more, got a string"),

@@ -150,13 +150,22 @@ fn full_key(name: &str) -> Result<String> {
         return Ok(name.to_owned());
     }
     match keys.iter().filter(|key| is_last_part(key)).collect::<Vec<_>>()[..] {
-        [] => Ok(name.to_owned()), // `apply` reports it
+        [] if keys.iter().any(|key| key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))) => {
+            Ok(name.to_owned()) // a table
+        }
+        // Here already: what is no key must not be taken apart, however many dots it has.
+        [] => Err(unknown_key(name, "--set")),
         [only] => Ok(only.clone()),
         ref several => {
             let names: Vec<String> = several.iter().map(|key| format!("'{key}'")).collect();
             Err(Error::Usage(format!("'{name}' in --set is ambiguous: {}", names.join(" or "))))
         }
     }
+}
+
+fn unknown_key(key: &str, origin: &str) -> Error {
+    let hint = did_you_mean(key, reference_keys().iter().map(String::as_str));
+    Error::Usage(format!("unknown key '{key}' in {origin}{hint}"))
 }
 
 /// `a.b` and v as `{ a = { b = v } }`.
@@ -200,8 +209,7 @@ pub(super) fn apply(table: &mut Table, layer: Table, origin: &str) -> Result<()>
     for (key, value) in leaves(layer, "") {
         let defaults = defaults();
         let Some(default) = get(&defaults, &key) else {
-            let hint = did_you_mean(&key, reference_keys().iter().map(String::as_str));
-            return Err(Error::Usage(format!("unknown key '{key}' in {origin}{hint}")));
+            return Err(unknown_key(&key, origin));
         };
         let value = fit(&key, value, default).map_err(|problem| Error::Usage(format!("{origin}: {problem}")))?;
         merge(table, nest(&key, value));

@@ -16,9 +16,13 @@ use serde::{Deserialize, Serialize};
 use std::io::Write;
 
 /// Prints a line on stderr. That its reader has gone (`2>&1 | head`) is no error, and must not end a run (as the panic of
-/// `eprintln!` would).
+/// `eprintln!` would). What files say reaches the terminal as text only: control characters but line ends are written out.
 pub fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let mut visible = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' { visible.extend(c.escape_unicode()) } else { visible.push(c) }
+    }
+    let _ = writeln!(std::io::stderr().lock(), "{visible}");
 }
 
 /// One line of `metrics.jsonl`, told apart by its `kind`.

@@ -99,6 +99,7 @@ fn options_that_make_no_sense() {
     let folder = Folder::new();
     for (options, parts) in [
         ("--set lerning_rate=1", &["unknown key 'lerning_rate'", "did you mean 'learning_rate'"][..]),
+        ("--set \u{1b}[2Jx=1", &["unknown key '\\u{1b}[2Jx'"]), // nothing that moves a cursor
         ("--set learning_rate=1e10", &["learning_rate = 10000000000: must be above 0, to 10"]),
         ("--set learning_rate=fast", &["learning_rate", "expected a number"]),
         ("--preset cifar11", &["unknown preset 'cifar11'", "did you mean 'cifar10'"]),
