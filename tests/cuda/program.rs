@@ -178,7 +178,7 @@ fn steps(folder: &Folder, run: &str) -> Vec<[Value; 7]> {
 #[test]
 fn all_commands_do_the_same_under_any_order_of_streams() {
     let folder = Folder::new();
-    let tiny = "--data shapes:8 --set base_width=1 --image-size 8 --batch-size 4 --set eval.restarts=1 --device cuda";
+    let tiny = "--data shapes:8 --set base_width=1 --image-size 8 --batch-size 4 --set eval.restarts=1 --set report=false --device cuda";
     folder.done(&format!("train {tiny} --epochs 2 --set keep=0 --out run"));
     folder.done("embed run --data shapes:8 --device cuda --out e");
     let (whole, scores) = (steps(&folder, "run"), folder.read("run/results.json"));
@@ -206,6 +206,32 @@ fn all_commands_do_the_same_under_any_order_of_streams() {
             .collect();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     });
+}
+
+/// Weights of a checkpoint that no step is finite with: the run stops with a report, which a replay on the same device reproduces,
+/// and on the other one calls what it is.
+#[test]
+fn a_step_that_is_not_finite_is_reported_and_repeated() {
+    let folder = Folder::new();
+    folder.done(&format!("train {TINY} --device cuda --out run"));
+    let path = folder.0.path().join("run/checkpoint-epoch0001.safetensors");
+    let mut checkpoint = disentangle::checkpoint::Checkpoint::load(&path).unwrap();
+    let weight = checkpoint.tensors.iter_mut().find(|t| t.name == "backbone.layer1.0.conv1.weight").unwrap();
+    weight.data.fill(1e38);
+    checkpoint.save(&path).unwrap();
+    let said = folder.run("train --resume --out run --epochs 2 --device cuda", Driver::Here);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    for part in
+        ["step 5 (epoch 2, its step 1) is not finite", "forward, conv2d of backbone.layer1.0.conv1", "its images"]
+    {
+        assert!(said.err.contains(part), "no `{part}` in {}", said.err);
+    }
+    assert!(folder.done("replay run/nonfinite-step000005.json").out.contains("reproduced"));
+    let kept = folder.0.path().join("run/nonfinite-step000005.safetensors");
+    let kept = disentangle::checkpoint::Checkpoint::load(&kept).unwrap();
+    assert!(kept.tensors == checkpoint.tensors, "the state before the step has changed");
+    let said = folder.run("replay run/nonfinite-step000005.json --device cpu", Driver::Missing);
+    assert!(said.err.contains("of a run on cuda: here it may differ"), "{}", said.err);
 }
 
 #[test]
