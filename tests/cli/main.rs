@@ -1,6 +1,7 @@
 //! The program as a user runs it: tiny networks on tiny data, whole commands, their files, exit codes and words.
 
 mod bad_input;
+mod explain;
 mod inference;
 mod inspect;
 mod pack;
