@@ -63,7 +63,9 @@ fn explain_takes_heads_and_files_and_says_when_none_is_on() {
     assert!(
         image["above"] == false && image["explanations"].as_array().unwrap().len() == 1 && image["index"].is_null()
     );
-    let refused = |words: &str, code, part: &str| drop(folder.refused(&format!("{common} {words}"), code, &[part]));
+    let refused = |words: &str, code, part: &str| {
+        drop(folder.refused(&format!("explain run --samples 40 --device cpu {words}"), code, &[part]))
+    };
     refused("--data shapes:10 --heads 16", 2, "heads are 0 to 15");
     refused("--data shapes:10 --superpixels 2000", 2, "superpixels");
     refused("--data shapes:10 --above 1.5", 2, "outputs are between 0 and 1");
