@@ -5,6 +5,7 @@ mod browser;
 mod checkpoints;
 mod cluster;
 mod compare;
+mod explain;
 mod inference;
 mod inspect;
 mod nonfinite;
