@@ -7,7 +7,7 @@ use super::overview::class_of;
 use crate::data::Dataset;
 use crate::report::figure::Figure;
 use crate::report::findings::Findings;
-use crate::report::page::{Part, Section, count};
+use crate::report::page::{Part, Section, count, grouped};
 use crate::report::scatter::{self, Legend};
 use crate::report::thumbs::Thumbs;
 
@@ -77,7 +77,7 @@ pub fn section(findings: &Findings, dataset: &Dataset, thumbs: &Thumbs) -> Optio
         "maps": places,
     });
     let drawn = if images.len() < dataset.len() {
-        format!("{} of {}, drawn at random", images.len(), count(dataset.len(), "image"))
+        format!("{} of {}, drawn at random", grouped(images.len()), count(dataset.len(), "image"))
     } else {
         format!("all {}", count(images.len(), "image"))
     };
