@@ -8,12 +8,12 @@ use super::theme;
 /// Units across: what a phone is wide, so that letters keep their size there.
 const WIDTH: f64 = 420.0;
 const PLOT_HEIGHT: f64 = 190.0;
-const LEFT: f64 = 52.0;
+const LEFT: f64 = 60.0;
 const RIGHT: f64 = 14.0;
 const BOTTOM: f64 = 40.0;
 const LEGEND_LINE: f64 = 16.0;
 /// Units that a letter of a legend takes on average.
-const LETTER: f64 = 5.8;
+const LETTER: f64 = 6.4;
 /// Points that a line is drawn with at most; more are joined.
 const POINTS: usize = 300;
 /// Ticks an axis has, about.
@@ -260,7 +260,7 @@ impl Chart {
             }
             path class="ax" d={ "M" (N(LEFT)) " " (N(bottom)) "h" (N(width)) } {}
             text class="tx" x=(N(LEFT + width / 2.0)) y=(N(bottom + 33.0)) text-anchor="middle" { (self.x.label) }
-            text class="tx" text-anchor="middle" transform={ "translate(12 " (N(top + PLOT_HEIGHT / 2.0)) ") rotate(-90)" } {
+            text class="tx" text-anchor="middle" transform={ "translate(11 " (N(top + PLOT_HEIGHT / 2.0)) ") rotate(-90)" } {
                 (self.y.label)
             }
             @for (line, parts) in &parts { @for part in parts { (draw_part(line.look, part, &px, &py)) } }

@@ -23,6 +23,8 @@ pub const SAMPLE: usize = 10_000;
 pub const MAPPED: usize = 2_000;
 /// Images below which there is no map: three neighbours are no neighbourhood.
 const MAPPABLE: usize = 5;
+/// Images that a number of clusters is proposed from: fewer than `cluster` takes, for its time grows with their square.
+const COUNTED: usize = 1_000;
 /// Images in a cluster's contact sheet, of each kind.
 const CONTACT: usize = 12;
 /// Random images whose neighbours are shown.
@@ -134,7 +136,10 @@ impl Count {
         }
         match dataset.labels() {
             Some(labels) => Ok(Count::Classes(labels.into_iter().collect::<BTreeSet<_>>().len())),
-            None => Count::proposed(points, dim, config),
+            None => {
+                let criterion = ClusterCount { sample: COUNTED, seed: config.seed, ..ClusterCount::default() };
+                criterion.propose(points, dim).map(Count::Proposed)
+            }
         }
     }
 

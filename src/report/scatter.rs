@@ -103,7 +103,7 @@ fn labels(names: &[String], members: &[Vec<[f64; 2]>]) -> Markup {
             values.sort_by(f64::total_cmp);
             values[values.len() / 2]
         };
-        let name = shortened(name, 16);
+        let name = shortened(name, 20);
         let half = LETTER / 2.0 * name.chars().count() as f64;
         let (x, y) = (middle(0).clamp(half + 2.0, SIDE - half - 2.0), middle(1) + 4.0);
         let free = placed.iter().all(|(other, ox, oy)| {

@@ -19,7 +19,10 @@ use crate::{Error, Result};
 const SIDES: [(usize, usize); 3] = [(2_000, 64), (4_000, 48), (usize::MAX, 32)];
 /// Pixels around a thumbnail that repeat its edge: browsers that scale the sheet mix in no other image.
 const EDGE: usize = 1;
-const QUALITY: u8 = 82;
+/// Qualities of a JPEG, the first of which that gives a link of at most [`LINK`] letters is taken.
+const QUALITIES: [u8; 6] = [82, 70, 58, 46, 34, 22];
+/// Letters in a link: Chromium shows nothing where there are more than 2 MiB.
+const LINK: usize = 2_000_000;
 /// Behind images that are not square.
 const GROUND: u8 = 128;
 
@@ -148,16 +151,23 @@ pub fn png(pixels: &[u8], width: usize, height: usize) -> Vec<u8> {
     bytes
 }
 
-/// `pixels`, RGB, as a JPEG in a link that holds it.
+/// `pixels`, RGB, as a JPEG in a link that holds it, as good as browsers take it.
 ///
 /// # Errors
 /// [`Error::Shape`] if it is larger than a JPEG can be (65,535 pixels a side).
 pub fn jpeg_uri(pixels: &[u8], width: usize, height: usize) -> Result<String> {
-    let mut jpeg = Vec::new();
-    JpegEncoder::new_with_quality(&mut jpeg, QUALITY)
-        .write_image(pixels, width as u32, height as u32, Rgb8)
-        .map_err(|e| Error::shape("jpeg", e.to_string()))?;
-    Ok(format!("data:image/jpeg;base64,{}", BASE64.encode(jpeg)))
+    let mut uri = String::new();
+    for quality in QUALITIES {
+        let mut jpeg = Vec::new();
+        JpegEncoder::new_with_quality(&mut jpeg, quality)
+            .write_image(pixels, width as u32, height as u32, Rgb8)
+            .map_err(|e| Error::shape("jpeg", e.to_string()))?;
+        uri = format!("data:image/jpeg;base64,{}", BASE64.encode(jpeg));
+        if uri.len() <= LINK {
+            break;
+        }
+    }
+    Ok(uri)
 }
 
 /// [`png`] as a link that holds it.
@@ -193,5 +203,21 @@ fn magnify(image: ImageRef, factor: usize, out: &mut [u8]) {
     for (at, pixel) in out.chunks_exact_mut(3).enumerate() {
         let from = 3 * (at / width / factor * image.width() + at % width / factor);
         pixel.copy_from_slice(&image.pixels()[from..from + 3]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Purpose, stream};
+
+    #[test]
+    fn the_largest_sheet_is_a_link_that_browsers_take() {
+        let mut random = stream(1, Purpose::Probe, 0, 0, 0);
+        // Noise on colours, as photographs at their worst have it, at the size of 2,000 tiles.
+        let side = 45 * (64 + 2 * EDGE);
+        let pixels: Vec<u8> = (0..3 * side * side).map(|_| (128.0 + 25.0 * random.normal()) as u8).collect();
+        let uri = jpeg_uri(&pixels, side, side).unwrap();
+        assert!(uri.len() <= LINK, "{} letters", uri.len());
     }
 }

@@ -80,6 +80,7 @@ fn a_report_opens_without_an_error_or_a_request() {
     let probe = r#"
         const wide = document.documentElement.scrollWidth - innerWidth;
         const flat = [...document.querySelectorAll("figure svg")].filter(s => s.getBBox().height < 20 || s.clientWidth < 200);
+        const sheet = getComputedStyle(document.querySelector(".t")).backgroundImage.length;
         const svg = document.querySelector('figure[data-points="y"] svg');
         svg.scrollIntoView();
         const data = JSON.parse(document.getElementById("points").textContent);
@@ -88,17 +89,19 @@ fn a_report_opens_without_an_error_or_a_request() {
         const card = document.getElementById("card");
         const shown = card.getBoundingClientRect();
         const inside = shown.left >= 0 && shown.top >= 0 && shown.right <= innerWidth && shown.bottom <= innerHeight && shown.width > 50;
-        document.body.setAttribute("data-probe", [wide, flat.length, card.hidden, inside, card.dataset.image, data.image[5]].join());
+        document.body.setAttribute("data-probe", [wide, flat.length, card.hidden, inside, card.dataset.image, data.image[5], sheet].join());
     "#;
     folder.write("probe.html", with_script(&html, probe));
     let seen = open(&folder.path("probe.html"), &folder.path("."));
     assert_eq!(seen.console, Vec::<String>::new());
     let probe = attributes(&seen.dom, "data-probe")[0];
-    let [wide, flat, hidden, inside, image, expected] = probe.split(',').collect::<Vec<_>>()[..] else {
+    let [wide, flat, hidden, inside, image, expected, sheet] = probe.split(',').collect::<Vec<_>>()[..] else {
         panic!("{probe}")
     };
     assert!(wide.parse::<i32>().unwrap() <= 0, "{wide} pixels too wide");
     assert_eq!((flat, hidden, inside, image), ("0", "false", "true", expected));
+    let sheet: usize = sheet.parse().unwrap();
+    assert!((1_000..2 << 20).contains(&sheet), "a sheet of {sheet} letters is not shown");
 
     // And the means of this test see what they should: an error, and requests, refused or not.
     let beacon = "console.error('seen'); new Image().src = 'http://127.0.0.1:9/beacon';";

@@ -19,7 +19,7 @@ pub fn attributes<'a>(html: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 /// A page without its pictures, in whose letters any word may occur.
-fn words(html: &str) -> String {
+fn without_pictures(html: &str) -> String {
     let mut parts = html.split("base64,");
     let first = parts.next().unwrap_or_default().to_owned();
     let coded = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
@@ -64,7 +64,7 @@ fn training_ends_with_a_report() {
     ] {
         assert!(html.contains(&format!("<figure id=\"{figure}\"")), "no figure {figure}");
     }
-    assert!(!words(&html).contains("NaN") && !html.contains("http-equiv=\"refresh\""));
+    assert!(!without_pictures(&html).contains("NaN") && !html.contains("http-equiv=\"refresh\""));
     // Nothing is fetched from anywhere.
     for name in ["src", "href", "xlink:href"] {
         let outside =
@@ -189,7 +189,7 @@ fn images_without_labels_get_a_full_report_with_nothing_invented() {
     for invented in
         ["NMI", "ARI", "ACC", "NaN", "undefined", "confusion", "by class", "Mutual information", "raw pixels"]
     {
-        assert!(!words(&html).contains(invented), "{invented}");
+        assert!(!without_pictures(&html).contains(invented), "{invented}");
     }
     assert!(html.contains("The images have no classes"));
     assert!(html.contains("No number of clusters is proposed") || html.contains("clusters are proposed"));
@@ -227,7 +227,7 @@ fn a_run_is_reported_as_far_as_it_came() {
     let html = page(&folder, "run/report.html");
     assert_eq!(sections(&html), ["configuration", "scores", "training", "method"]);
     assert!(html.contains("no checkpoint") && html.contains("1 line of the logs could not be read"));
-    assert!(html.contains("<figure id=\"loss\"") && !words(&html).contains("NaN"));
+    assert!(html.contains("<figure id=\"loss\"") && !without_pictures(&html).contains("NaN"));
     // Its data are gone.
     folder.pictures("photos", 16);
     let words = TINY.replace("shapes:64", "photos").replace("--batch-size 16", "--batch-size 8");

@@ -161,10 +161,14 @@ pub fn facts(facts: &[(&str, String)]) -> Markup {
 
 /// `n` things: `1 image`, `2,500 images`.
 pub fn count(n: usize, what: &str) -> String {
+    format!("{} {what}{}", grouped(n), if n == 1 { "" } else { "s" })
+}
+
+/// A number with commas between thousands.
+pub fn grouped(n: usize) -> String {
     let digits = n.to_string();
-    let grouped: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().map(|three| std::str::from_utf8(three).expect("digits")).collect();
-    format!("{} {what}{}", grouped.join(","), if n == 1 { "" } else { "s" })
+    let text = |three| std::str::from_utf8(three).unwrap_or_default();
+    digits.as_bytes().rchunks(3).rev().map(text).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -137,7 +137,8 @@ fn card(
         div.card data-cluster=(cluster.index) {
             h3 {
                 svg.swatch viewBox="0 0 10 10" aria-hidden="true" {
-                    circle class={ "f" (theme::colour(cluster.index)) } cx="5" cy="5" r="5" {}
+                    path class={ "s" (theme::colour(cluster.index)) } stroke-width="9" stroke-linecap=(theme::mark(cluster.index))
+                        d="M5 5h0" {}
                 }
                 "Cluster " (cluster.index) ": " (count(cluster.size, "image"))
             }
@@ -194,7 +195,7 @@ fn draw_confusion(confusion: &Confusion, dataset: &Dataset) -> Figure {
         id: "confusion".into(),
         title: "Classes in the clusters".into(),
         caption: format!(
-            "Images of each class (row) in each cluster (column); a cell is the darker the larger its share of the class. \
+            "Images of each class (row) in each cluster (column); the stronger its colour, the larger its share of the class. \
              Clusters stand in the order of their matching with the classes: {:.1} % of {} lie on the diagonal; {:.1} % are of \
              the commonest class of their cluster.",
             100.0 * confusion.accuracy,

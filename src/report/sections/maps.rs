@@ -7,7 +7,7 @@ use super::overview::class_of;
 use crate::data::Dataset;
 use crate::report::figure::Figure;
 use crate::report::findings::Findings;
-use crate::report::page::{Part, Section, count};
+use crate::report::page::{Part, Section, count, grouped};
 use crate::report::scatter::{self, Legend};
 use crate::report::thumbs::Thumbs;
 
@@ -33,7 +33,7 @@ pub fn section(findings: &Findings, dataset: &Dataset, thumbs: &Thumbs) -> Optio
         let mut figure = |id: &str, by: &str, groups: &[Option<u32>], names: &[String], legend, more: &str| {
             figures.push(Figure {
                 id: format!("tsne-{name}-{id}"),
-                title: format!("{}, by {by}", if name == "h" { "Backbone h" } else { "Feature heads y" }),
+                title: format!("{}{by}", if name == "h" { "Backbone h" } else { "Feature heads y" }),
                 caption: format!("{how}{more}{}", scatter::colours_note(names.len())),
                 svg: scatter::draw(&at, groups, names, legend),
                 points: Some(name),
@@ -44,16 +44,16 @@ pub fn section(findings: &Findings, dataset: &Dataset, thumbs: &Thumbs) -> Optio
                 let groups: Vec<Option<u32>> = maps.rows.iter().map(|&row| Some(clusters.labels[row])).collect();
                 let names: Vec<String> = (0..clusters.k).map(|c| c.to_string()).collect();
                 let more = format!(" Colours and numbers: clusters of k-means on {name}, k = {}.", clusters.k);
-                figure("cluster", "cluster", &groups, &names, Legend::Hidden, &more);
+                figure("cluster", ", by cluster", &groups, &names, Legend::Hidden, &more);
             }
-            None => figure("plain", "image", &vec![Some(0); images.len()], &[String::new()], Legend::Hidden, ""),
+            None => figure("plain", "", &vec![Some(0); images.len()], &[String::new()], Legend::Hidden, ""),
         }
         if !dataset.classes().is_empty() {
             let groups: Vec<Option<u32>> = images.iter().map(|&i| dataset.label(i)).collect();
             let unknown = if groups.contains(&None) { " Grey: without a class." } else { "" };
             figure(
                 "class",
-                "class",
+                ", by class",
                 &groups,
                 dataset.classes(),
                 Legend::Shown,
@@ -77,7 +77,7 @@ pub fn section(findings: &Findings, dataset: &Dataset, thumbs: &Thumbs) -> Optio
         "maps": places,
     });
     let drawn = if images.len() < dataset.len() {
-        format!("{} of {}, drawn at random", images.len(), count(dataset.len(), "image"))
+        format!("{} of {}, drawn at random", grouped(images.len()), count(dataset.len(), "image"))
     } else {
         format!("all {}", count(images.len(), "image"))
     };

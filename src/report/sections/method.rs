@@ -4,7 +4,7 @@ use maud::html;
 
 use crate::data::Dataset;
 use crate::report::findings::{Findings, MAPPED, SAMPLE};
-use crate::report::page::{Part, Section, count};
+use crate::report::page::{Part, Section, count, grouped};
 use crate::report::run_files::RunFiles;
 
 /// The section.
@@ -18,8 +18,8 @@ pub fn section(run: &RunFiles, looked_at: Option<(&Findings, &Dataset)>) -> Sect
                      batch norm."
                 }
                 li {
-                    "Clusters, neighbours and heads: " (count(findings.sample.len(), "image")) " of " (dataset.len())
-                    " (at most " (SAMPLE) ", drawn by seed " (run.config.eval.seed) "). Maps: at most " (MAPPED) " of them."
+                    "Clusters, neighbours and heads: " (count(findings.sample.len(), "image")) " of " (grouped(dataset.len()))
+                    " (at most " (grouped(SAMPLE)) ", drawn by seed " (run.config.eval.seed) "). Maps: at most " (grouped(MAPPED)) " of them."
                 }
                 li { "Scores: k-means on all images, as in results.json." }
             }

@@ -117,7 +117,7 @@ fn classes(dataset: &Dataset) -> Markup {
     }
     let most = counts.iter().max().copied().unwrap_or(1).max(1);
     let row = |(name, n): (&String, &usize)| {
-        let bar = html! { i.bar style={ "width:" (n * 120 / most) "px" } {} };
+        let bar = html! { i.bar style={ "width:" (n * 80 / most) "px" } {} };
         vec![html! { (name) }, html! { (n) }, bar]
     };
     let rows: Vec<_> = dataset.classes().iter().zip(&counts).map(row).collect();
