@@ -119,6 +119,13 @@ def run_files(program):
     keep("metrics", "torn", b"\5" + (log + end).encode()[:-7])
     keep("metrics", "damaged", b"\4" + (line % 1 + "\n{\"kind\"}\n" + end + line % 2).encode())
     keep("engines", "known", b'{"device":{"convolution":{"fallback":false,"engine":3}}}')
+    stamp = {"format": "disentangle.run", "format_version": 1, "program": "0.1.0"}
+    data = {"description": "procedural shapes, 64 images, 10 classes", "images": 64, "fingerprint": 1311768467463790320}
+    keep("run", "stamp", compact({**stamp, "data": data}).encode())
+    keep("run", "future", compact({**stamp, "format_version": 2, "data": "elsewhere"}).encode())
+    scores = {"nmi": 0.25, "ari": -0.5, "acc": 1e-3}
+    factor = {"factor": "colour", "classes": 8, "accuracy": 0.1, "chance": 0.0, "score": 0.1}
+    keep("run", "baselines", compact({"pixels": scores, "untrained": scores, "untrained_factors": [factor]}).encode())
     keep("engines", "other", b'{"device 2":{"x":{"fallback":true,"engine":0}},"device":{}}')
 
 

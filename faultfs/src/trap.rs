@@ -71,11 +71,11 @@ static STATE: OnceLock<State> = OnceLock::new();
 #[unsafe(link_section = ".init_array")]
 static START: extern "C" fn() = {
     extern "C" fn start() {
-        if std::env::var_os(ROOT).is_some() {
-            if let Err(problem) = begin() {
-                eprintln!("faultfs: {problem}");
-                std::process::exit(BAD_SCRIPT);
-            }
+        if std::env::var_os(ROOT).is_some()
+            && let Err(problem) = begin()
+        {
+            eprintln!("faultfs: {problem}");
+            std::process::exit(BAD_SCRIPT);
         }
     }
     start

@@ -35,14 +35,17 @@ pub fn create(folder: &Path, config: &Config, dataset: &Dataset) -> Result<RunLo
     let lock = RunLock::take(folder)?;
     refuse_taken(folder)?;
     remove_leftovers(folder)?;
-    if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        // A file system that cannot do it keeps the folder all the same, as long as the power stays.
-        let _ = sync_folder(parent);
-    }
+    sync_parent(folder);
     save_config(folder, config)?;
     write_quarantine(folder, dataset.excluded())?;
     RunStamp::new(stamp(dataset)).write(folder)?;
     Ok(lock)
+}
+
+/// Makes a new folder's name durable. A file system that cannot do it keeps it all the same, as long as the power stays.
+fn sync_parent(folder: &Path) {
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let _ = sync_folder(parent.unwrap_or(Path::new(".")));
 }
 
 /// Errors with [`Error::Usage`] if the folder holds a file with a name of a run's.
@@ -114,6 +117,7 @@ pub fn latest(root: &Path) -> Result<PathBuf> {
 /// Makes a new folder under `root`: `name`, `name-2`, `name-3`, ...
 pub fn fresh(root: &Path, name: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(root).map_err(Error::io("create the folder", root))?;
+    sync_parent(root);
     let mut number = 1;
     loop {
         let path = if number == 1 { root.join(name) } else { root.join(format!("{name}-{number}")) };

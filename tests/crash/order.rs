@@ -101,6 +101,9 @@ fn a_checkpoint_is_on_the_disk_before_it_has_its_name_and_before_older_ones_go()
             record[rename].target
         );
     }
+    // The run's own name as well.
+    let outside = record.iter().position(|o| o.kind == Kind::Sync && o.path.as_os_str().is_empty());
+    assert!(outside.is_some_and(|at| at < found[0]), "the folder that the run's lies in is not synced");
     // No checkpoint goes but after a younger one came.
     let first_removed = record.iter().position(|o| o.kind == Kind::Remove && is_checkpoint(o.name()));
     assert!(first_removed.is_none_or(|at| at > found[0]));
