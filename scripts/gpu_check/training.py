@@ -36,7 +36,7 @@ def train(session, name, batch, epochs, limit):
     else:
         command += ["--data", session.folder / "shapes.pack", "--preset", "paper"]
     # One checkpoint, at the end; k-means once.
-    command += ["--set", "checkpoint_every=0", "--set", "eval.restarts=1"]
+    command += ["--set", "checkpoint_every=0", "--set", "eval.restarts=1", "--set", "report=false"]
     watch = Watch(out / "metrics.jsonl")
     try:
         ended = session.run(command, limit, environment(session, kind))

@@ -10,7 +10,7 @@ use crate::{Folder, PATIENCE, TINY, copy_files};
 
 /// 4 epochs of 32 steps, long enough to be stopped in the middle, with everything kept.
 pub const LONGER: &str = "train --data shapes:512 --set base_width=4 --image-size 32 --batch-size 16 --epochs 4 \
-                      --set eval.every=1 --set eval.restarts=1 --set keep=0 --checkpoint-every 1epoch,20steps";
+                      --set eval.every=1 --set eval.restarts=1 --set report=false --set keep=0 --checkpoint-every 1epoch,20steps";
 
 /// Compares two runs: the same files with the same bytes, but for where they lie, which process wrote them and when. `extra`
 /// are files that only the second one may have.

@@ -12,7 +12,7 @@ use crate::order::in_checkpoint;
 
 /// 3 epochs of 4 steps, with a checkpoint every second step.
 const RUN: &str = "train --data shapes:64 --set base_width=4 --image-size 16 --batch-size 16 --epochs 3 --device cpu \
-                   --set eval.every=2 --set eval.restarts=1 --checkpoint-every 2steps --out run";
+                   --set eval.every=2 --set eval.restarts=1 --set report=false --checkpoint-every 2steps --out run";
 
 /// No life is longer, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(120);

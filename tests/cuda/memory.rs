@@ -135,7 +135,7 @@ fn the_program_reports_memory_and_stops() {
 }
 
 /// Options of runs whose steps take some 0.2 MiB an image, on top of 34 MiB.
-const RUN: &str = "--data shapes:220 --set base_width=4 --image-size 32 --set eval.restarts=1 --epochs 1 --precision f32 \
+const RUN: &str = "--data shapes:220 --set base_width=4 --image-size 32 --set eval.restarts=1 --set report=false --epochs 1 --precision f32 \
                    --device cuda";
 
 /// Not on a real device, whose memory cannot be bounded.

@@ -9,8 +9,7 @@ use serde_json::Value;
 use crate::{SEEDS, virtual_gpu};
 
 /// Options of a run of 4 steps.
-const TINY: &str =
-    "--data shapes:16 --set base_width=2 --image-size 32 --batch-size 4 --set eval.restarts=1 --epochs 1";
+const TINY: &str = "--data shapes:16 --set base_width=2 --image-size 32 --batch-size 4 --set eval.restarts=1 --set report=false --epochs 1";
 
 /// Drivers and libraries that stand in for CUDA's, beside this test's own program.
 const LIBRARIES: [&str; 3] = ["libvgpu.so", "libvgpu_cudnn.so", "libvgpu_cublaslt.so"];

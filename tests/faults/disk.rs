@@ -8,7 +8,7 @@ use crate::{Place, Said};
 
 /// 3 epochs of 4 steps, with a checkpoint every second step.
 pub const RUN: &str = "train --data shapes:64 --set base_width=2 --image-size 16 --batch-size 16 --epochs 3 --device cpu --threads 2 \
-                       --set eval.every=2 --set eval.restarts=1 --checkpoint-every 2steps --out run";
+                       --set eval.every=2 --set eval.restarts=1 --set report=false --checkpoint-every 2steps --out run";
 pub const RESUME: &str = "train --resume --out run";
 
 /// The same run on a disk without faults, and what it did.
