@@ -128,14 +128,14 @@ mod tests {
         drop(first);
         assert_eq!(pool.memory().live_bytes, 40, "a shared buffer stays");
         drop(shared);
-        assert_eq!(pool.memory(), Memory { live_bytes: 0, peak_bytes: 40, cached_bytes: 40, allocations: 1 });
+        assert_eq!(pool.memory(), Memory { peak_bytes: 40, cached_bytes: 40, allocations: 1, ..Memory::default() });
         assert_eq!(pool.take(10).read().as_ptr(), address);
         assert_eq!(pool.memory().allocations, 1);
         let _other_length = pool.take(11);
         assert_eq!(pool.memory().allocations, 2);
         pool.reserve(10, 3);
         pool.reserve(10, 2);
-        let memory = Memory { live_bytes: 44, peak_bytes: 44, cached_bytes: 120, allocations: 4 };
+        let memory = Memory { live_bytes: 44, peak_bytes: 44, cached_bytes: 120, allocations: 4, ..Memory::default() };
         assert_eq!(pool.memory(), memory, "one was there");
         let _three: Vec<_> = (0..3).map(|_| pool.take(10)).collect();
         assert_eq!(pool.memory().allocations, 4);
