@@ -24,14 +24,7 @@ fn open(path: &Path, work: &Path) -> Seen {
         .find(|name| Command::new(name).arg("--version").output().is_ok())
         .expect("Chromium is not installed");
     let output = Command::new(program)
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--dump-dom",
-            "--virtual-time-budget=4000",
-            "--no-first-run",
-        ])
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--timeout=60000", "--no-first-run"])
         .args([
             "--disable-background-networking",
             "--disable-component-update",
