@@ -6,6 +6,9 @@ use std::process::Command;
 use crate::Folder;
 use crate::report::{attributes, reported};
 
+/// Where Chromium itself looks for news, whatever page is open; a page's own requests are refused by its policy as well.
+const OF_THE_BROWSER: [&str; 3] = [".google.com/", ".googleapis.com/", ".gvt1.com/"];
+
 /// What a browser made of a page.
 struct Seen {
     /// The document after its scripts ran.
@@ -43,7 +46,11 @@ fn open(path: &Path, work: &Path) -> Seen {
     Seen {
         dom: String::from_utf8_lossy(&output.stdout).into_owned(),
         console: said.lines().filter(|line| line.contains("CONSOLE")).map(String::from).collect(),
-        requests: requests.filter(|url| url.starts_with("http") || url.starts_with("ws")).map(String::from).collect(),
+        requests: requests
+            .filter(|url| url.starts_with("http") || url.starts_with("ws"))
+            .filter(|url| !OF_THE_BROWSER.iter().any(|host| url.contains(host)))
+            .map(String::from)
+            .collect(),
     }
 }
 
