@@ -65,8 +65,10 @@ pub fn run(args: &ReportArgs) -> Result<()> {
 
 /// The network of a run and its data, or why they cannot be looked at. Errors are those of what the command line asks for.
 fn subject(args: &ReportArgs, run: &RunFiles) -> Result<Result<(Trained, Dataset), String>> {
-    let Some(checkpoint) = &run.checkpoint else { return Ok(Err("the run has no checkpoint (yet).".into())) };
-    let network = match trained(checkpoint, &args.model.overrides(&args.data)) {
+    if run.checkpoint.is_none() {
+        return Ok(Err("the run has no checkpoint (yet).".into()));
+    }
+    let network = match trained(&args.run, &args.model.overrides(&args.data)) {
         Err(e @ Error::Format { .. }) => return Ok(Err(format!("its checkpoint cannot be used: {e}."))),
         network => network?,
     };

@@ -137,14 +137,14 @@ mod tests {
         assert_eq!(
             rows[n - 1],
             format!(
-                "{{name: \"ä,\"{0}\"\n\", label: {0}, confidence: {1:.2}, h: [{2:.1}, {3}]}}",
+                "{{name: \"ä,\"{0}\"\n\", label: null, confidence: {1:.1}, h: [{2:.1}, {3}]}}",
                 n - 1,
                 (n - 1) as f64 / 4.0,
                 (2 * n - 2) as f64 / 4.0,
                 (2 * n - 1) as f64 / 4.0
             )
         );
-        assert!(rows[0].contains("label: null"), "{}", rows[0]);
+        assert!(rows[1].contains("label: 1,"), "{}", rows[1]);
         assert!(matches!(
             write_parquet(&path, &columns, &[Vectors { dim: 3, ..vectors[0] }]),
             Err(Error::Shape { .. })

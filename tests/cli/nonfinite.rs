@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Folder, copy_files, encode};
 
 /// 64 pictures, 4 steps an epoch; one of them is bright, the others are nearly black.
-const RUN: &str = "train --data pictures --set base_width=4 --image-size 32 --batch-size 16 --set eval.restarts=1 \
+const RUN: &str = "train --data pictures --set base_width=4 --image-size 32 --batch-size 16 --set eval.restarts=1 --set report=false \
                    --set schedule=constant --set keep=0 --checkpoint-every 1epoch";
 /// Which one.
 const BRIGHT: u32 = 37;
