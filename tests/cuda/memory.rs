@@ -157,14 +157,14 @@ fn a_batch_that_fits_is_named() {
     }
     let named = error.split("--batch-size ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<usize>().ok());
     let named = named.unwrap_or_else(|| panic!("no number in {error}"));
-    // It fits, recorded steps included, of which there is one after two steps; half as many more do not.
+    // It fits, recorded steps included, of which there is one after two steps; twice as many do not.
     assert!((8..=70).contains(&named), "{error}");
     let said = train(named);
     assert_eq!(said.code, Some(0), "--batch-size {named}: {}", said.err);
     assert!(!said.err.contains("kernel by kernel"), "--batch-size {named}: {}", said.err);
-    let more = train(named * 3 / 2);
+    let more = train(2 * named);
     let fits = more.code == Some(0) && !more.err.contains("kernel by kernel");
-    assert!(!fits, "--batch-size {named} was named, and {} fits", named * 3 / 2);
+    assert!(!fits, "--batch-size {named} was named, and {} fits", 2 * named);
 }
 
 /// Embedding goes on with fewer images at once.

@@ -3,7 +3,7 @@
 use crate::{Place, said, start};
 
 /// 60 epochs of 4 steps: long enough to lose its data in the middle.
-const LONGER: &str = "train --set base_width=4 --image-size 16 --batch-size 16 --epochs 60 --device cpu --threads 2 --set eval.every=0 \
+const LONGER: &str = "train --set base_width=4 --image-size 16 --batch-size 16 --epochs 60 --device cpu --threads 2 --set eval.every=0 --set report=false \
                       --set eval.restarts=1 --checkpoint-every 8steps --out run";
 
 /// Fills the folder `pictures` with 64 pictures, no two alike.

@@ -91,7 +91,7 @@ fn writes_that_are_cut_short_or_interrupted_are_gone_on_with() {
 
 #[test]
 fn a_checkpoint_that_cannot_be_written_is_tried_again() {
-    let failed = ["no checkpoint: cannot write run/checkpoint-epoch0000-step000002.safetensors", "trying again"];
+    let failed = ["not saved: cannot write run/checkpoint-epoch0000-step000002.safetensors", "trying again"];
     for back in 1..=3 {
         // The write, the file's fsync, the rename: the operations before the name is there.
         outlasted(&format!("fail ENOSPC at {}", named(0) - back), &failed[1..]);
@@ -108,8 +108,8 @@ fn a_disk_that_stays_broken_ends_the_run_with_its_last_checkpoint_intact() {
     let third = named(2);
     stopped(&format!("fail ENOSPC each write * from {}", writes_before(third)), 2, &["No space left", "error: "]);
     let from = |rule: &str| format!("{rule} from 3");
-    stopped(&from("fail EROFS each rename checkpoint-*"), 2, &["no checkpoint", "Read-only file system"]);
-    stopped(&from("fail EIO each sync .writing-*"), 0, &["no checkpoint", "Input/output error"]);
+    stopped(&from("fail EROFS each rename checkpoint-*"), 2, &["not saved", "Read-only file system"]);
+    stopped(&from("fail EIO each sync .writing-*"), 0, &["not saved", "Input/output error"]);
     stopped(&format!("space {}", bytes_before(third) - 1000), 2, &["No space left"]);
 }
 
@@ -128,7 +128,7 @@ fn a_folder_that_turns_read_only_ends_the_run_with_its_last_checkpoint_intact() 
     let from = named(1) + 2; // its folder is on the disk
     let place = Place::new();
     let said = place.run(RUN, &format!("fail EROFS each any * from {from}"));
-    said.expect(1, &["Read-only file system", "no checkpoint"]);
+    said.expect(1, &["Read-only file system", "not saved"]);
     assert_eq!(place.checkpoints().len(), 2);
     place.done(RESUME);
     reference().0.assert_same_run(&place, "read-only");
