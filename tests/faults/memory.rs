@@ -22,11 +22,7 @@ impl Drop for Running {
 /// 10,000 steps of a network large enough for the allocator's own rounding to stay below 1 %, 33 of them followed by a checkpoint.
 const STEPS: usize = 10_000;
 const RUN: &str = "train --data shapes:16 --set base_width=16 --image-size 8 --batch-size 4 --epochs 2500 --device cpu --threads 2 \
-<<<<<<< HEAD
-                   --set eval.every=0 --set eval.restarts=1 --set report=false --checkpoint-every 500steps --out run";
-=======
-                   --set eval.every=0 --set eval.restarts=1 --checkpoint-every 300steps --out run";
->>>>>>> h3
+                   --set eval.every=0 --set eval.restarts=1 --set report=false --checkpoint-every 300steps --out run";
 
 /// Resident memory of a process in KiB; `None` when it has ended.
 fn resident(id: u32) -> Option<u64> {
