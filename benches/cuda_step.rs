@@ -12,7 +12,7 @@ use disentangle::backend::{Backend, Samples};
 use disentangle::config::{Config, Overrides, Precision};
 use disentangle::data::loader::{Batch, Position};
 use disentangle::tensor::Shape;
-use disentangle::trainer::Trainer;
+use disentangle::trainer::{Finished, Trainer};
 use serde_json::json;
 
 #[derive(Parser)]
@@ -66,8 +66,9 @@ fn time(trainer: &mut Trainer<Cuda>, batch: &Batch<<Cuda as Backend>::Pixels>, s
     for step in 0..WARM_UP + steps {
         under_way.push_back(trainer.start(free.pop().expect("a free lane"), batch).expect("a step"));
         if under_way.len() == 2 {
-            let (record, lane) = trainer.finish(under_way.pop_front().expect("a step")).expect("a finite step");
+            let (finished, lane) = trainer.finish(under_way.pop_front().expect("a step")).expect("a step");
             free.push(lane);
+            let Finished::Made(record) = finished else { panic!("a step is not finite") };
             loss = record.loss;
             if step > WARM_UP {
                 seconds.push(clock.elapsed().as_secs_f64());
@@ -76,7 +77,7 @@ fn time(trainer: &mut Trainer<Cuda>, batch: &Batch<<Cuda as Backend>::Pixels>, s
         }
     }
     for step in under_way {
-        trainer.finish(step).expect("a finite step");
+        trainer.finish(step).expect("a step");
     }
     (seconds, loss)
 }

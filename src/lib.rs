@@ -16,6 +16,7 @@
 //! | fetching published data sets | [`download`] |
 //! | k-means, NMI, ARI, ACC, embeddings | [`eval`] |
 //! | what a run leaves behind | [`run`], [`checkpoint`], [`log`] |
+//! | steps that are not finite: found, explained, repeated | [`nonfinite`] |
 //!
 //! A gradient in ten lines:
 //!
@@ -52,6 +53,7 @@ pub mod loss;
 pub mod model;
 mod named;
 pub mod nn;
+pub mod nonfinite;
 pub mod ops;
 pub mod optim;
 pub mod rng;

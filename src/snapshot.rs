@@ -10,9 +10,20 @@ use crate::{Error, Result};
 const EXP_AVG: &str = "optimizer.exp_avg.";
 const EXP_AVG_SQ: &str = "optimizer.exp_avg_sq.";
 
-/// All weights, running statistics and moments, under the names and in the layouts of a checkpoint. Errors with
-/// [`Error::NonFinite`] if a number is not finite: a good checkpoint must not give way to a useless one.
+/// [`whole`]. Errors with [`Error::NonFinite`] if a number is not finite: a good checkpoint must not give way to a useless one.
 pub fn tensors<B: Backend>(params: &Params<B>, adam: &Adam<B>) -> Result<Vec<NamedTensor>> {
+    let tensors = whole(params, adam)?;
+    match tensors.iter().find(|tensor| tensor.data.iter().any(|x| !x.is_finite())) {
+        Some(tensor) => Err(Error::NonFinite(format!(
+            "{} is no longer finite and is not saved; the last checkpoint is intact: try a smaller learning_rate",
+            tensor.name
+        ))),
+        None => Ok(tensors),
+    }
+}
+
+/// All weights, running statistics and moments, under the names and in the layouts of a checkpoint, whatever they are.
+pub fn whole<B: Backend>(params: &Params<B>, adam: &Adam<B>) -> Result<Vec<NamedTensor>> {
     let mut tensors = Vec::new();
     for (id, param) in params.iter() {
         tensors.push(named(param.name.clone(), params.export(id, &param.tensor)?));
@@ -23,13 +34,7 @@ pub fn tensors<B: Backend>(params: &Params<B>, adam: &Adam<B>) -> Result<Vec<Nam
             tensors.push(named(format!("{prefix}{}", param.name), params.export(id, moment)?));
         }
     }
-    match tensors.iter().find(|tensor| tensor.data.iter().any(|x| !x.is_finite())) {
-        Some(tensor) => Err(Error::NonFinite(format!(
-            "{} is no longer finite and is not saved; the last checkpoint is intact: try a smaller learning_rate",
-            tensor.name
-        ))),
-        None => Ok(tensors),
-    }
+    Ok(tensors)
 }
 
 fn named(name: String, (shape, values): (Vec<usize>, Vec<f64>)) -> NamedTensor {

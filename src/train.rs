@@ -9,7 +9,7 @@ use crate::data::Dataset;
 use crate::data::loader::{Batch, Loader, LoaderConfig};
 use crate::log::StepRecord;
 use crate::run::{Requests, Run, STOPPING};
-use crate::trainer::{Step, Trainer, VIEWS};
+use crate::trainer::{Finished, Step, Trainer, VIEWS};
 use crate::{Error, Result};
 
 /// Batches that are full or being filled while others are under way.
@@ -111,7 +111,10 @@ impl<B: Backend> Steps<B> {
         let mut last = None;
         while self.under_way.len() > leave {
             let Some((step, batch)) = self.under_way.pop_front() else { break };
-            let (mut record, lane) = trainer.finish(step)?;
+            let (mut record, lane) = match trainer.finish(step)? {
+                (Finished::Made(record), lane) => (record, lane),
+                (Finished::LeftOut(bad), _) => return Err(Error::NonFinite(bad.to_string())),
+            };
             let views = VIEWS * batch.samples.len();
             // What a user waits for: the step, and the loader where it is slower.
             record.views_per_s = views as f64 / self.clock.elapsed().as_secs_f64();

@@ -1,5 +1,7 @@
 //! The state that training moves, and one step of it.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Instant;
 
 use crate::autograd::{Grads, Tape};
@@ -15,7 +17,7 @@ use crate::tensor::Shape;
 use crate::{Error, Result};
 
 /// Share of new batch statistics in the running ones, PyTorch's default.
-const MOMENTUM: f64 = 0.1;
+pub(crate) const MOMENTUM: f64 = 0.1;
 
 /// Two views.
 pub(crate) const VIEWS: usize = 2;
@@ -34,6 +36,8 @@ pub struct Trainer<B: Backend> {
     pub position: Position,
     /// Mean losses of the epoch in progress or, at its end, of the one just done.
     pub epoch_losses: LossValues,
+    /// Epoch and step, from 0, of the batches on which no step was made, as it would not have been finite.
+    pub left_out: BTreeSet<(u64, u64)>,
     tape: Tape<B>,
     grads: Grads<B>,
     steps_per_epoch: u64,
@@ -46,6 +50,26 @@ pub struct Step<B: Backend> {
     position: Position,
     learning_rate: f64,
     clock: Instant,
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Finished {
+    /// Its record.
+    Made(StepRecord),
+    /// A loss, a gradient or a running statistic was not finite, or a step before it was left out: nothing has changed.
+    LeftOut(BadStep),
+}
+
+/// What is known of a step that was left out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BadStep {
+    /// Which it was.
+    pub position: Position,
+    /// Its losses.
+    pub losses: LossValues,
+    /// The gradient's norm before clipping; NaN also where a running statistic was not finite.
+    pub grad_norm: f64,
 }
 
 impl<B: Backend> Trainer<B> {
@@ -62,6 +86,7 @@ impl<B: Backend> Trainer<B> {
             adam,
             position: Position { epoch: 0, step: 0 },
             epoch_losses: LossValues::UNKNOWN,
+            left_out: BTreeSet::new(),
             tape: Tape::new(backend),
             grads: Grads::new(),
             started: Instant::now(),
@@ -74,10 +99,17 @@ impl<B: Backend> Trainer<B> {
         self.params.backend().lane(Shape::from([VIEWS * batch_size, image_size, image_size, 3]))
     }
 
-    /// One step, waiting for it; see [`Trainer::finish`].
+    /// One step, waiting for it. One that is left out is an error, and the state is what it was before.
     pub fn step(&mut self, lane: B::Lane, batch: &Batch<B::Pixels>) -> Result<(StepRecord, B::Lane)> {
         let step = self.start(lane, batch)?;
-        self.finish(step)
+        match self.finish(step)? {
+            (Finished::Made(record), lane) => Ok((record, lane)),
+            (Finished::LeftOut(bad), _) => {
+                self.position = bad.position;
+                self.adam.release(self.params.backend())?;
+                Err(Error::NonFinite(bad.to_string()))
+            }
+        }
     }
 
     /// Starts a step: both views forward, losses, backward, clip, Adam. `batch` is in use until it is finished.
@@ -90,44 +122,38 @@ impl<B: Backend> Trainer<B> {
         let Trainer { model, params, adam, tape, grads, .. } = self;
         backend.start(&mut lane, &batch.views, |images, report| {
             tape.clear();
+            adam.keep(params)?;
             let images = tape.input(images);
             let mode = Mode::Train { views: VIEWS, momentum: MOMENTUM };
             let outputs = model.forward(&mut Forward { tape, params, mode }, images)?;
             let Losses { total, instance, feature, entropy } = losses(tape, &outputs, &weights)?;
             let values = [total, instance, feature, entropy].map(|loss| tape.value(loss).clone());
             tape.backward(total, grads)?;
-            adam.start_step(params, grads)?;
+            adam.start_step(params, grads, Some(&values[0]))?;
             grads.clear();
             backend.report(report, values.each_ref(), adam.state())
         })?;
         let position = self.position;
-        self.position.step += 1;
-        if self.position.step == self.steps_per_epoch {
-            self.position = Position { epoch: position.epoch + 1, step: 0 };
-        }
+        self.position = self.after(position);
         Ok(Step { lane, position, learning_rate, clock })
     }
 
-    /// Waits for a step, the oldest under way. A loss or gradient that is not finite is an error, and leaves the parameters
-    /// as they were.
-    pub fn finish(&mut self, step: Step<B>) -> Result<(StepRecord, B::Lane)> {
+    /// Waits for a step, the oldest under way. Once one was left out, all that follow it are, so that the state stays what it
+    /// was before: until [`Trainer::leave_out`].
+    pub fn finish(&mut self, step: Step<B>) -> Result<(Finished, B::Lane)> {
         let Step { mut lane, position, learning_rate, clock } = step;
         let report = self.params.backend().finish(&mut lane)?;
         let [total, instance, feature, entropy] = report.losses;
-        let grad_norm = self.adam.finish_step(&report.adam);
-        if !total.is_finite() {
-            let problem = format!("the loss is {total} (instance {instance}, feature {feature}, entropy {entropy})");
-            return Err(diverged(&problem, position));
+        let (loss, grad_norm) = (LossValues { total, instance, feature, entropy }, report.adam.grad_norm);
+        self.adam.note(&report.adam);
+        if report.adam.left_out {
+            return Ok((Finished::LeftOut(BadStep { position, losses: loss, grad_norm }), lane));
         }
-        let grad_norm = grad_norm.map_err(|error| match error {
-            Error::NonFinite(problem) => diverged(&problem, position),
-            error => error,
-        })?;
-        let loss = LossValues { total, instance, feature, entropy };
-        self.epoch_losses = self.epoch_losses.running_mean(loss, position.step + 1);
+        let left_out = self.left_out.range((position.epoch, 0)..(position.epoch, position.step)).count() as u64;
+        self.epoch_losses = self.epoch_losses.running_mean(loss, position.step + 1 - left_out);
         let record = StepRecord {
             epoch: position.epoch + 1,
-            step: self.adam.steps(),
+            step: self.steps_at(self.after(position)),
             loss: total,
             loss_instance: instance,
             loss_feature: feature,
@@ -137,7 +163,32 @@ impl<B: Backend> Trainer<B> {
             views_per_s: (VIEWS * self.config.batch_size) as f64 / clock.elapsed().as_secs_f64(),
             seconds: self.started.elapsed().as_secs_f64(),
         };
-        Ok((record, lane))
+        Ok((Finished::Made(record), lane))
+    }
+
+    /// Goes on behind a batch on which no step is made.
+    pub fn leave_out(&mut self, position: Position) -> Result<()> {
+        self.left_out.insert((position.epoch, position.step));
+        self.position = self.after(position);
+        self.adam.release(self.params.backend())
+    }
+
+    /// Batches until now since the beginning of the run, those that were left out included.
+    pub fn steps(&self) -> u64 {
+        self.steps_at(self.position)
+    }
+
+    /// Batches before this place in the run.
+    pub fn steps_at(&self, Position { epoch, step }: Position) -> u64 {
+        epoch.saturating_mul(self.steps_per_epoch).saturating_add(step)
+    }
+
+    fn after(&self, Position { epoch, step }: Position) -> Position {
+        if step + 1 == self.steps_per_epoch {
+            Position { epoch: epoch + 1, step: 0 }
+        } else {
+            Position { epoch, step: step + 1 }
+        }
     }
 
     /// The learning rate of the epoch in progress.
@@ -155,13 +206,17 @@ impl<B: Backend> Trainer<B> {
     }
 }
 
-/// The error that ends a run whose numbers are no longer finite.
-fn diverged(problem: &str, Position { epoch, step }: Position) -> Error {
-    Error::NonFinite(format!(
-        "{problem} in epoch {}, step {}; the last checkpoint is intact: try a smaller learning_rate",
-        epoch + 1,
-        step + 1
-    ))
+impl fmt::Display for BadStep {
+    /// What was not finite, and when.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LossValues { total, instance, feature, entropy } = self.losses;
+        if total.is_finite() {
+            write!(f, "the gradient norm is {}", self.grad_norm)?;
+        } else {
+            write!(f, "the loss is {total} (instance {instance}, feature {feature}, entropy {entropy})")?;
+        }
+        write!(f, " in epoch {}, step {}", self.position.epoch + 1, self.position.step + 1)
+    }
 }
 
 /// The network a configuration asks for.
@@ -175,7 +230,7 @@ pub fn architecture(config: &Config) -> Architecture {
     }
 }
 
-fn loss_weights(config: &Config) -> LossWeights {
+pub(crate) fn loss_weights(config: &Config) -> LossWeights {
     LossWeights {
         alpha: config.alpha,
         temperature_instance: config.temperature_instance,
@@ -183,7 +238,7 @@ fn loss_weights(config: &Config) -> LossWeights {
     }
 }
 
-fn adam_config(config: &Config) -> AdamConfig {
+pub(crate) fn adam_config(config: &Config) -> AdamConfig {
     AdamConfig {
         beta1: config.beta1,
         beta2: config.beta2,

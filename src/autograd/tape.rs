@@ -47,7 +47,35 @@ impl<B: Backend> Op<B> {
             Op::WeightedSum { .. } => "weighted_sum",
         }
     }
+
+    /// What backward gives gradients to.
+    fn inputs(&self) -> Inputs {
+        match *self {
+            Op::Leaf | Op::BatchNormInference => [None; 4],
+            Op::Conv2d { x, w, .. } => [Some(x), Some(w), None, None],
+            Op::Linear { x, w, b } => [Some(x), Some(w), b, None],
+            Op::BatchNorm { x, weight, bias, residual, .. } => [Some(x), Some(weight), Some(bias), residual],
+            Op::MaxPool { x, .. } | Op::GlobalAvgPool { x } | Op::Sigmoid { x } => [Some(x), None, None, None],
+            Op::NtXent { z: x, .. } | Op::BinaryEntropy { logits: x } => [Some(x), None, None, None],
+            Op::WeightedSum { terms: [(a, _), (b, _), (c, _)] } => [Some(a), Some(b), Some(c), None],
+        }
+    }
 }
+
+/// A node of a tape, to be looked at.
+pub(crate) struct Recorded<'a, B: Backend> {
+    pub var: Var,
+    /// The op's stem; `leaf` for inputs.
+    pub op: &'static str,
+    /// What it was computed from: activations first, then parameters.
+    pub inputs: Inputs,
+    pub value: &'a Tensor<B>,
+    /// The parameter that a leaf is.
+    pub param: Option<ParamId>,
+}
+
+/// What an op reads from the tape.
+pub(crate) type Inputs = [Option<Var>; 4];
 
 struct Node<B: Backend> {
     op: Op<B>,
@@ -146,9 +174,30 @@ impl<B: Backend> Tape<B> {
         self.nodes[var.0].wants_grad
     }
 
+    /// What was recorded, in order.
+    pub(crate) fn recorded(&self) -> impl Iterator<Item = Recorded<'_, B>> {
+        self.nodes.iter().enumerate().map(|(i, node)| Recorded {
+            var: Var(i),
+            op: node.op.name(),
+            inputs: node.op.inputs(),
+            value: &node.value,
+            param: self.params.iter().position(|&var| var == Some(Var(i))).map(ParamId::at),
+        })
+    }
+
     /// Walks back from the scalar `loss`, newest node first, and leaves the leaves' gradients in `grads`. Nodes are dropped
     /// on the way, so their memory serves the gradients to come; afterwards the tape is empty.
     pub fn backward(&mut self, loss: Var, grads: &mut Grads<B>) -> Result<()> {
+        self.backward_watched(loss, grads, |_, _, _| Ok(()))
+    }
+
+    /// [`Tape::backward`], calling `watch` after each op, with the value it had computed, what it read, and the gradients.
+    pub(crate) fn backward_watched(
+        &mut self,
+        loss: Var,
+        grads: &mut Grads<B>,
+        mut watch: impl FnMut(Var, Inputs, &Grads<B>) -> Result<()>,
+    ) -> Result<()> {
         if self.shape(loss).elems() != 1 {
             return Err(Error::shape("backward", format!("starts from a scalar, not from {:?}", self.shape(loss))));
         }
@@ -162,6 +211,7 @@ impl<B: Backend> Tape<B> {
                 continue;
             }
             let Some(dy) = grads.take(this) else { continue };
+            let inputs = op.inputs();
             match op {
                 Op::Leaf => {}
                 Op::Conv2d { x, w, window } => ops::conv2d::backward(self, grads, dy, x, w, window)?,
@@ -182,6 +232,7 @@ impl<B: Backend> Tape<B> {
                 Op::BinaryEntropy { logits } => ops::binary_entropy::backward(self, grads, dy, logits)?,
                 Op::WeightedSum { terms } => ops::weighted_sum::backward(self, grads, dy, terms)?,
             }
+            watch(this, inputs, grads)?;
         }
         self.clear();
         Ok(())

@@ -114,6 +114,29 @@ pub struct AdamTensors<'a, B: Backend> {
     pub exp_avg_sq: &'a mut Tensor<B>,
 }
 
+/// A tensor that a step changes before it is known whether the step is made: a running statistic. Both of one shape.
+pub struct Kept<'a, B: Backend> {
+    /// What the forward pass updates.
+    pub value: &'a mut Tensor<B>,
+    /// What it was before the step.
+    pub before: &'a mut Tensor<B>,
+}
+
+/// What an Adam step is about, tensor by tensor.
+pub enum Stepped<'a, B: Backend> {
+    /// Updated, if the step is made.
+    Trained(AdamTensors<'a, B>),
+    /// Put back to what it was, if the step is left out.
+    Kept(Kept<'a, B>),
+}
+
+/// What is called for each tensor of a step, in an order that is always the same.
+pub type Visit<'v, B> = dyn FnMut(Stepped<'_, B>) -> Result<()> + 'v;
+
+/// The largest norm of gradients, after clipping, whose square is an `f32`: beyond it Adam's second moment would be infinite
+/// for good.
+pub const LARGEST_NORM: f64 = 1.8446743e19;
+
 /// Adam's constants (Kingma and Ba 2015) and the clipping norm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamConfig {
@@ -136,8 +159,21 @@ pub struct AdamReport {
     pub grad_norm: f64,
     /// Steps made.
     pub steps: u64,
-    /// Steps left out because their norm was not finite.
+    /// Steps left out, those that followed a bad one included.
     pub nonfinite_steps: u64,
+    /// Whether the last step was left out.
+    pub left_out: bool,
+}
+
+/// Elements that are neither infinite nor NaN are missing here.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NonFinite {
+    /// Elements that are infinite or NaN; at least 1.
+    pub count: usize,
+    /// Position of the first of them, row-major.
+    pub first: usize,
+    /// Its value.
+    pub value: f64,
 }
 
 /// What a training step leaves for the host.
@@ -167,6 +203,8 @@ pub trait Backend: Sized + Clone {
     /// Where a step's [`StepReport`] goes.
     type Report;
 
+    /// Its word in configurations.
+    const NAME: &'static str;
     /// Steps that should be under way at once, so that the device never waits for the host.
     const LANES: usize;
 
@@ -182,6 +220,8 @@ pub trait Backend: Sized + Clone {
     fn scalar(&self, x: &Tensor<Self>) -> Result<f64>;
     /// Every element `value`.
     fn full(&self, shape: Shape, value: f64) -> Result<Tensor<Self>>;
+    /// The elements that are infinite or NaN, if there are any, waiting for the device.
+    fn non_finite(&self, x: &Tensor<Self>) -> Result<Option<NonFinite>>;
     /// How much memory tensors take.
     fn memory(&self) -> Memory;
 
@@ -324,17 +364,25 @@ pub trait Backend: Sized + Clone {
     /// `torch.nn.utils.clip_grad_norm_`): `n = sqrt(sum of g^2 over all gradients)`, summed in double precision in a fixed
     /// order; `s = min(1, clip_norm / (n + 1e-6))` (1 where clip_norm is 0); `g = s grad + weight_decay p;
     /// m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p -= learning_rate m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps)`.
-    /// A norm that is not finite changes nothing and is counted. `grads` are those of `tensors`, for the norm.
-    fn adam<'a>(
+    ///
+    /// The step is left out if `s n` is above [`LARGEST_NORM`] or no number, `loss` is not finite, a kept tensor is not finite,
+    /// or the step before was left out and [`Backend::release`] was not called since: then all kept tensors become what
+    /// [`Backend::keep`] found, nothing else changes, and it is counted. `tensors` calls its argument with each tensor, and may
+    /// be called more than once.
+    fn adam(
         &self,
-        grads: impl Iterator<Item = Result<&'a Tensor<Self>>>,
-        tensors: impl Iterator<Item = Result<AdamTensors<'a, Self>>>,
+        tensors: impl FnMut(&mut Visit<Self>) -> Result<()>,
+        loss: Option<&Tensor<Self>>,
         state: &mut Self::AdamState,
         config: &AdamConfig,
-    ) -> Result<()>
+    ) -> Result<()>;
+    /// To be called at the beginning of a step: `before <- value` of all tensors that [`Backend::adam`] may have to put back, which
+    /// must be the same ones in every step.
+    fn keep<'a>(&self, kept: impl Iterator<Item = Kept<'a, Self>>, state: &mut Self::AdamState) -> Result<()>
     where
         Self: 'a;
-
+    /// Has steps made again after one was left out.
+    fn release(&self, state: &mut Self::AdamState) -> Result<()>;
     /// What the last step left, waiting for it.
     fn adam_report(&self, state: &Self::AdamState) -> Result<AdamReport>;
 

@@ -10,6 +10,7 @@ pub use lines::{JsonLines, Rewound};
 pub use progress::{Plan, Progress};
 
 use crate::eval::Evaluation;
+use crate::nonfinite::OnNan;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 
@@ -29,6 +30,8 @@ pub enum Record {
     Epoch(EpochRecord),
     /// After an evaluation.
     Eval(EvalRecord),
+    /// In place of an optimiser step.
+    NonFinite(NonFiniteRecord),
 }
 
 /// One optimiser step.
@@ -111,6 +114,23 @@ impl Timing {
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a struct of numbers is JSON")
     }
+}
+
+/// A batch on which no step was made, as it would not have been finite.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NonFiniteRecord {
+    /// The epoch in progress, from 1.
+    pub epoch: u64,
+    /// Batches since the beginning of the run, this one included.
+    pub step: u64,
+    /// What the run does after it.
+    pub policy: OnNan,
+    /// What was not finite, in words.
+    pub problem: String,
+    /// The report in the run's folder, unless there are too many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<String>,
 }
 
 /// A record as it is written. JSON has no NaN and no infinity: they become `null`, and `non_finite` names them.

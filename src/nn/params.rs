@@ -10,6 +10,11 @@ use crate::{Error, Result};
 pub struct ParamId(usize);
 
 impl ParamId {
+    /// The parameter at this position.
+    pub(crate) fn at(index: usize) -> Self {
+        ParamId(index)
+    }
+
     /// The position.
     pub fn index(self) -> usize {
         self.0

@@ -5,12 +5,12 @@ pub mod schedule;
 pub use crate::backend::AdamConfig;
 
 use crate::autograd::Grads;
-use crate::backend::{AdamReport, AdamTensors, Backend};
+use crate::backend::{AdamReport, AdamTensors, Backend, Kept, Stepped, Visit};
 use crate::nn::{ParamId, Params};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Moments of every trained parameter.
+/// Moments of every trained parameter, and what the other tensors were before the step under way.
 pub struct Adam<B: Backend> {
     config: AdamConfig,
     /// Steps made, as far as the host knows.
@@ -19,6 +19,8 @@ pub struct Adam<B: Backend> {
     /// Of the trained parameters, in order.
     trained: Vec<ParamId>,
     moments: Vec<Moments<B>>,
+    /// Of running statistics, in order.
+    before: Vec<Tensor<B>>,
 }
 
 struct Moments<B: Backend> {
@@ -30,10 +32,14 @@ struct Moments<B: Backend> {
 impl<B: Backend> Adam<B> {
     /// Zero moments for the trained tensors of `params`.
     pub fn new(params: &Params<B>, config: AdamConfig) -> Result<Self> {
-        let mut moments = Vec::new();
-        for (id, param) in params.iter().filter(|(_, param)| param.role.trained()) {
+        let (mut moments, mut before) = (Vec::new(), Vec::new());
+        for (id, param) in params.iter() {
             let zero = || params.backend().full(param.tensor.shape(), 0.0);
-            moments.push(Moments { id, exp_avg: zero()?, exp_avg_sq: zero()? });
+            if param.role.trained() {
+                moments.push(Moments { id, exp_avg: zero()?, exp_avg_sq: zero()? });
+            } else {
+                before.push(zero()?);
+            }
         }
         Ok(Adam {
             config,
@@ -41,16 +47,37 @@ impl<B: Backend> Adam<B> {
             state: params.backend().adam_state(0)?,
             trained: moments.iter().map(|m| m.id).collect(),
             moments,
+            before,
         })
     }
 
-    /// One update, in place, waiting for it. Gives the global gradient norm before clipping. A norm that is not finite
-    /// changes nothing and is an error.
+    /// One update, in place, waiting for it. Gives the global gradient norm before clipping. One that leaves the update out
+    /// (see [`Backend::adam`]) changes nothing and is an error.
     pub fn step(&mut self, params: &mut Params<B>, grads: &Grads<B>, learning_rate: f64) -> Result<f64> {
         let backend = params.backend().clone();
         self.set_learning_rate(&backend, learning_rate)?;
-        self.start_step(params, grads)?;
-        self.finish_step(&backend.adam_report(&self.state)?)
+        self.keep(params)?;
+        self.start_step(params, grads, None)?;
+        let report = backend.adam_report(&self.state)?;
+        self.note(&report);
+        if report.left_out {
+            self.release(&backend)?;
+            return Err(Error::NonFinite(format!("the gradient norm is {}", report.grad_norm)));
+        }
+        Ok(report.grad_norm)
+    }
+
+    /// To be called at the beginning of a step: what the forward pass changes comes back if the step is left out.
+    pub fn keep(&mut self, params: &mut Params<B>) -> Result<()> {
+        let backend = params.backend().clone();
+        let changed = params.iter_mut().filter(|(_, param)| !param.role.trained());
+        let kept = changed.zip(&mut self.before).map(|((_, param), before)| Kept { value: &mut param.tensor, before });
+        backend.keep(kept, &mut self.state)
+    }
+
+    /// Has steps made again after one was left out.
+    pub fn release(&mut self, backend: &B) -> Result<()> {
+        backend.release(&mut self.state)
     }
 
     /// Sets the learning rate of the steps to come.
@@ -58,32 +85,31 @@ impl<B: Backend> Adam<B> {
         backend.set_learning_rate(&mut self.state, learning_rate)
     }
 
-    /// Starts one update, in place.
-    pub fn start_step(&mut self, params: &mut Params<B>, grads: &Grads<B>) -> Result<()> {
+    /// Starts one update, in place, after [`Adam::keep`]; it is left out if `loss`, a scalar, is not finite.
+    pub fn start_step(&mut self, params: &mut Params<B>, grads: &Grads<B>, loss: Option<&Tensor<B>>) -> Result<()> {
         let backend = params.backend().clone();
-        let Adam { config, state, moments, trained, .. } = self;
+        let Adam { config, state, moments, before, trained, .. } = self;
         for id in trained.iter() {
             grads.of_param(*id).ok_or_else(|| no_gradient(&params.get(*id).name))?;
         }
-        let all = trained.iter().filter_map(|&id| grads.of_param(id).map(Ok));
-        let params = params.iter_mut().filter(|(_, param)| param.role.trained());
-        let tensors = params.zip(moments).map(|((id, param), moments)| {
-            debug_assert_eq!(id, moments.id);
-            let grad = grads.of_param(id).ok_or_else(|| no_gradient(&param.name))?;
-            let Moments { exp_avg, exp_avg_sq, .. } = moments;
-            Ok(AdamTensors { param: &mut param.tensor, grad, exp_avg, exp_avg_sq })
-        });
-        backend.adam(all, tensors, state, config)
+        let tensors = |visit: &mut Visit<B>| {
+            let (mut moments, mut before) = (moments.iter_mut(), before.iter_mut());
+            params.iter_mut().try_for_each(|(id, param)| {
+                let value = &mut param.tensor;
+                if !param.role.trained() {
+                    return before.next().map_or(Ok(()), |before| visit(Stepped::Kept(Kept { value, before })));
+                }
+                let grad = grads.of_param(id).ok_or_else(|| no_gradient(&param.name))?;
+                let Some(Moments { exp_avg, exp_avg_sq, .. }) = moments.next() else { return Ok(()) };
+                visit(Stepped::Trained(AdamTensors { param: value, grad, exp_avg, exp_avg_sq }))
+            })
+        };
+        backend.adam(tensors, loss, state, config)
     }
 
-    /// Takes note of a step that is done. Gives the global gradient norm before clipping; one that is not finite, which
-    /// changed nothing, is an error.
-    pub fn finish_step(&mut self, report: &AdamReport) -> Result<f64> {
+    /// Takes note of a step that is done, or was left out.
+    pub fn note(&mut self, report: &AdamReport) {
         self.steps = report.steps;
-        if !report.grad_norm.is_finite() {
-            return Err(Error::NonFinite(format!("the gradient norm is {}", report.grad_norm)));
-        }
-        Ok(report.grad_norm)
     }
 
     /// The device's part: learning rate and step count.

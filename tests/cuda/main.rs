@@ -4,6 +4,7 @@
 mod bounds;
 mod layers;
 mod losses;
+mod nonfinite;
 mod norms;
 mod program;
 mod steady;

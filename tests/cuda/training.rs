@@ -13,7 +13,7 @@ use disentangle::backend::cuda::Cuda;
 use disentangle::config::{Config, Overrides, Precision};
 use disentangle::data::loader::{Batch, Position};
 use disentangle::rng::{Purpose, stream};
-use disentangle::trainer::Trainer;
+use disentangle::trainer::{Finished, Trainer};
 
 use crate::bounds::UNIT;
 use crate::{SEEDS, cuda};
@@ -84,7 +84,7 @@ fn run<B: Backend>(trainer: &mut Trainer<B>, steps: u64, lanes: Lanes) -> Traine
         under_way.push_back((trainer.start(lane, &batch).unwrap(), batch));
         while under_way.len() > if number + 1 == steps { 0 } else { B::LANES - 1 } {
             let (step, batch) = under_way.pop_front().unwrap();
-            let (record, lane) = trainer.finish(step).unwrap();
+            let (Finished::Made(record), lane) = trainer.finish(step).unwrap() else { panic!("step {number}") };
             losses.push([record.loss, record.loss_instance, record.loss_feature, record.entropy, record.grad_norm]);
             slots.insert(0, batch.views);
             free.insert(0, if lanes == Lanes::Reused { lane } else { trainer.lane().unwrap() });

@@ -1,7 +1,7 @@
 //! Between host and device, what computes next to nothing, and the optimiser.
 
 use disentangle::backend::cpu::Cpu;
-use disentangle::backend::{AdamConfig, AdamReport, AdamTensors, Backend};
+use disentangle::backend::{AdamConfig, AdamReport, AdamTensors, Backend, Stepped, Visit};
 use disentangle::config::Precision;
 use disentangle::tensor::{Shape, Tensor};
 
@@ -87,12 +87,14 @@ impl<B: Layers> Optimiser<B> {
     fn step(&mut self, backend: &B, grads: &[Vec<f64>], learning_rate: f64, config: &AdamConfig) -> AdamReport {
         let grads: Vec<_> = grads.iter().map(|values| backend.parameter([values.len()], values)).collect();
         backend.set_learning_rate(&mut self.state, learning_rate).unwrap();
-        let [params, first, second] = &mut self.tensors;
-        let moments = first.iter_mut().zip(second);
-        let all = params.iter_mut().zip(moments).zip(&grads);
-        let tensors =
-            all.map(|((param, (exp_avg, exp_avg_sq)), grad)| Ok(AdamTensors { param, grad, exp_avg, exp_avg_sq }));
-        backend.adam(grads.iter().map(Ok), tensors, &mut self.state, config).unwrap();
+        let Optimiser { tensors: [params, first, second], state } = self;
+        let tensors = |visit: &mut Visit<B>| {
+            let moments = first.iter_mut().zip(second.iter_mut());
+            params.iter_mut().zip(moments).zip(&grads).try_for_each(|((param, (exp_avg, exp_avg_sq)), grad)| {
+                visit(Stepped::Trained(AdamTensors { param, grad, exp_avg, exp_avg_sq }))
+            })
+        };
+        backend.adam(tensors, None, state, config).unwrap();
         backend.adam_report(&self.state).unwrap()
     }
 
@@ -145,6 +147,7 @@ fn gradients_that_are_not_finite_change_nothing() {
         assert!(!report.grad_norm.is_finite());
         assert_eq!((report.steps, report.nonfinite_steps), (1, 1));
         assert_eq!(optimiser.values(&cuda), before);
+        cuda.release(&mut optimiser.state).unwrap();
         let report = optimiser.step(&cuda, &gradients(1), 1e-3, &CONFIG);
         assert_eq!((report.steps, report.nonfinite_steps), (2, 1));
         assert_ne!(optimiser.values(&cuda), before);

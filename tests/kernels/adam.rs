@@ -5,9 +5,9 @@
 
 use cudarc::driver::CudaSlice;
 use disentangle::backend::cpu::Cpu;
-use disentangle::backend::cuda::adam::{Chunk, Config, Norm, Prepare, State, Update};
+use disentangle::backend::cuda::adam::{Chunk, Config, Keep, Norm, Prepare, State, Update};
 use disentangle::backend::cuda::kernel::{Slice, SliceMut};
-use disentangle::backend::{AdamConfig, AdamTensors, Backend};
+use disentangle::backend::{AdamConfig, AdamTensors, Backend, Kept, LARGEST_NORM, Stepped};
 use disentangle::tensor::{Shape, Tensor};
 
 use crate::{Device, Parity, UNIT, device, largest, numbers, wide};
@@ -26,11 +26,25 @@ struct Parameter {
     exp_avg_sq: CudaSlice<f32>,
 }
 
+/// Elements of each kept tensor: as those of parameters, and an odd one.
+const KEPT: [usize; 3] = [7, 512, 16_400];
+
+/// A running statistic and what it was before the step.
+struct Statistic {
+    value: CudaSlice<f32>,
+    before: CudaSlice<f32>,
+}
+
 /// What training keeps on the device.
 struct Training {
     parameters: Vec<Parameter>,
+    statistics: Vec<Statistic>,
+    /// Of parameters, then of statistics.
     chunks: CudaSlice<Chunk>,
+    /// Of statistics.
+    kept: CudaSlice<Chunk>,
     partial: CudaSlice<f64>,
+    loss: CudaSlice<f32>,
     state: CudaSlice<State>,
 }
 
@@ -46,7 +60,15 @@ impl Training {
                 exp_avg_sq: device.upload(&vec![0.0; values.len()]),
             })
             .collect();
-        let chunks: Vec<Chunk> = parameters
+        let mut statistics: Vec<Statistic> = KEPT
+            .iter()
+            .map(|&elems| Statistic { value: device.upload(&numbers(elems, 1.0)), before: device.unwritten(elems) })
+            .collect();
+        let keep = |Statistic { value, before }: &mut Statistic| {
+            Chunk::keep(&SliceMut::of(value, stream), &SliceMut::of(before, stream)).unwrap()
+        };
+        let kept: Vec<Chunk> = statistics.iter_mut().flat_map(keep).collect();
+        let mut chunks: Vec<Chunk> = parameters
             .iter_mut()
             .flat_map(|p| {
                 let grad = Slice::of(&p.grad, stream);
@@ -55,13 +77,30 @@ impl Training {
                 Chunk::cut(&param, &grad, &m, &v).unwrap()
             })
             .collect();
+        chunks.extend(&kept);
         let (partial, chunks) = (device.unwritten(chunks.len()), device.upload(&chunks));
-        Training { parameters, chunks, partial, state: device.upload(&[State::default()]) }
+        let (kept, loss, state) = (device.upload(&kept), device.upload(&[0.5]), device.upload(&[State::default()]));
+        Training { parameters, statistics, chunks, kept, partial, loss, state }
     }
 
-    /// One step with these gradients; what the device then says of itself.
+    /// One step with these gradients, in which nothing else changes; what the device then says of itself.
     fn step(&mut self, device: &Device, grads: &[Vec<f32>], learning_rate: f64, config: Config) -> State {
+        self.step_with(device, grads, learning_rate, config, |_| ())
+    }
+
+    /// The same with a forward pass.
+    fn step_with(
+        &mut self,
+        device: &Device,
+        grads: &[Vec<f32>],
+        learning_rate: f64,
+        config: Config,
+        forward: impl FnOnce(&mut Self),
+    ) -> State {
         let (kernels, stream) = (&device.kernels, &device.stream);
+        // SAFETY: the statistics live in `self`.
+        unsafe { Keep { chunks: Slice::of(&self.kept, stream) }.launch(kernels) }.unwrap();
+        forward(self);
         for (parameter, grad) in self.parameters.iter_mut().zip(grads) {
             stream.memcpy_htod(grad, &mut parameter.grad).unwrap();
         }
@@ -73,6 +112,7 @@ impl Training {
         unsafe { norm.launch(kernels) }.unwrap();
         let prepare = Prepare {
             partial: Slice::of(&self.partial, stream),
+            loss: Some(Slice::of(&self.loss, stream)),
             count: self.chunks.len() as u32,
             state: SliceMut::of(&mut self.state, stream),
             config,
@@ -82,6 +122,16 @@ impl Training {
         // SAFETY: as above, and nothing else runs on the device.
         unsafe { update.launch(kernels) }.unwrap();
         device.download(&self.state)[0]
+    }
+
+    fn statistics(&self, device: &Device) -> Vec<Vec<f32>> {
+        self.statistics.iter().map(|statistic| device.download(&statistic.value)).collect()
+    }
+
+    /// Has steps made again.
+    fn release(&mut self, device: &Device) {
+        let (state, _) = device.download(&self.state)[0].released();
+        device.stream.memcpy_htod(&[state], &mut self.state).unwrap();
     }
 
     /// Parameters, first and second moments, one parameter behind the other.
@@ -118,12 +168,18 @@ impl<B: Backend> Twin<B> {
         self.cpu.set_learning_rate(&mut self.state, learning_rate).unwrap();
         let upload = |grad: &Vec<f32>| self.cpu.upload(Shape::from([grad.len()]), &wide(grad)).unwrap();
         let grads: Vec<Tensor<B>> = grads.iter().map(upload).collect();
-        let tensors = self
-            .tensors
-            .iter_mut()
-            .zip(&grads)
-            .map(|([param, exp_avg, exp_avg_sq], grad)| Ok(AdamTensors { param, grad, exp_avg, exp_avg_sq }));
-        self.cpu.adam(grads.iter().map(Ok), tensors, &mut self.state, &config).unwrap();
+        let Twin { cpu, tensors, state } = self;
+        let stepped = cpu.adam(
+            |visit| {
+                tensors.iter_mut().zip(&grads).try_for_each(|([param, exp_avg, exp_avg_sq], grad)| {
+                    visit(Stepped::Trained(AdamTensors { param, grad, exp_avg, exp_avg_sq }))
+                })
+            },
+            None,
+            state,
+            &config,
+        );
+        stepped.unwrap();
     }
 
     fn values(&self, which: usize) -> Vec<f64> {
@@ -208,8 +264,9 @@ fn gradients_that_are_not_finite_leave_a_step_out() {
         grads[tensor][element] = value;
         let state = training.step(&device, &grads, 1e-3, CONFIG);
         assert_eq!((state.step, state.nonfinite_steps), (1, skipped as u64 + 1));
-        assert!(!state.norm.is_finite(), "{}", state.norm);
+        assert!(!state.norm.is_finite() && state.left_out(), "{}", state.norm);
         assert_eq!(training.values(&device), before, "parameter {tensor}, element {element}");
+        training.release(&device);
     }
     // The next step is the second, as if nothing had been.
     let state = training.step(&device, &gradients(1), 1e-3, CONFIG);
@@ -218,6 +275,120 @@ fn gradients_that_are_not_finite_leave_a_step_out() {
     straight.step(&device, &gradients(0), 1e-3, CONFIG);
     straight.step(&device, &gradients(1), 1e-3, CONFIG);
     assert_eq!(training.values(&device), straight.values(&device));
+}
+
+/// Whatever leaves a step out, running statistics are then what they were before it, to the bit, and steps are made again only
+/// when the host says so.
+#[test]
+fn a_step_that_is_left_out_changes_nothing_and_those_after_it_wait() {
+    let device = device();
+    let params = parameters();
+    let infinite = |kept: usize, element: usize| {
+        move |training: &mut Training| {
+            let value = &mut training.statistics[kept].value;
+            let mut values = host(value);
+            values[element] = f32::INFINITY;
+            value.stream().clone().memcpy_htod(&values, value).unwrap();
+        }
+    };
+    type Break = Box<dyn FnOnce(&mut Training)>;
+    let loss = |loss: f32| -> Break {
+        Box::new(move |training| training.loss.stream().clone().memcpy_htod(&[loss], &mut training.loss).unwrap())
+    };
+    let breaks: [(Break, bool); 5] = [
+        (loss(f32::NAN), true),
+        (loss(f32::NEG_INFINITY), true),
+        (Box::new(infinite(0, 6)), false),
+        (Box::new(infinite(2, 16_384)), false),
+        (Box::new(infinite(1, 0)), false),
+    ];
+    let mut training = Training::new(&device, &params);
+    // A forward pass that changes the statistics.
+    let moved = |training: &mut Training, by: f32| {
+        for Statistic { value, .. } in &mut training.statistics {
+            let values: Vec<f32> = host(value).iter().map(|x| x + by).collect();
+            value.stream().clone().memcpy_htod(&values, value).unwrap();
+        }
+    };
+    let state = training.step_with(&device, &gradients(0), 1e-3, CONFIG, |training| moved(training, 1.0));
+    assert!(!state.left_out() && state.norm.is_finite());
+    for (case, (break_it, finite_norm)) in breaks.into_iter().enumerate() {
+        let before = (training.values(&device), training.statistics(&device));
+        let state = training.step_with(&device, &gradients(1), 1e-3, CONFIG, |training| {
+            moved(training, 0.5);
+            break_it(training);
+        });
+        assert!(state.left_out() && state.norm.is_finite() == finite_norm, "case {case}: {state:?}");
+        assert_eq!(before, (training.values(&device), training.statistics(&device)), "case {case}");
+        // A good step after it, already under way.
+        training.loss = device.upload(&[0.5]);
+        let state = training.step_with(&device, &gradients(1), 1e-3, CONFIG, |training| moved(training, 0.25));
+        assert_eq!((state.left_out(), state.step), (true, case as u64 + 1), "case {case}");
+        assert_eq!(before, (training.values(&device), training.statistics(&device)), "case {case}, the step after");
+        training.release(&device);
+        let state = training.step_with(&device, &gradients(1), 1e-3, CONFIG, |training| moved(training, 0.125));
+        assert_eq!((state.left_out(), state.step), (false, case as u64 + 2), "case {case}");
+        let after = training.statistics(&device);
+        assert!(after.iter().flatten().zip(before.1.iter().flatten()).all(|(after, before)| *after == before + 0.125));
+    }
+}
+
+fn host(memory: &CudaSlice<f32>) -> Vec<f32> {
+    memory.stream().clone().clone_dtoh(memory).unwrap()
+}
+
+/// The second moment is the square of the gradient, in f32: what has none is left out, on both devices.
+#[test]
+fn gradients_whose_square_is_infinite_leave_a_step_out() {
+    let device = device();
+    let params = vec![vec![0.5f32; 3]];
+    for (size, left_out) in [(LARGEST_NORM * (1.0 - 1e-6), false), (LARGEST_NORM * (1.0 + 1e-6), true)] {
+        let grads = vec![vec![0.0, size as f32, 0.0]];
+        let mut training = Training::new(&device, &params);
+        let state = training.step(&device, &grads, 1e-3, CONFIG);
+        assert_eq!(state.left_out(), left_out, "{size:e}");
+        assert!(training.values(&device).iter().flatten().all(|x| x.is_finite()));
+        let mut twin = Twin::new(Cpu::<f32>::new(), &params);
+        twin.step(&grads, 1e-3, CONFIG);
+        assert_eq!(twin.cpu.adam_report(&twin.state).unwrap().left_out, left_out, "{size:e}");
+        // Clipped it has one.
+        let mut training = Training::new(&device, &params);
+        assert!(!training.step(&device, &grads, 1e-3, Config { clip_norm: 1.0, ..CONFIG }).left_out());
+    }
+}
+
+/// The same on the CPU.
+#[test]
+fn the_cpu_puts_kept_tensors_back() {
+    let cpu = Cpu::<f32>::new();
+    let tensor = |value: f64| cpu.upload(Shape::from([3]), &[value, 2.0, 3.0]).unwrap();
+    let (mut param, mut exp_avg, mut exp_avg_sq, grad) = (tensor(1.0), tensor(0.0), tensor(0.0), tensor(0.1));
+    let (mut value, mut before) = (tensor(1.0), cpu.full(Shape::from([3]), 0.0).unwrap());
+    let config = AdamConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip_norm: 0.0 };
+    let mut state = cpu.adam_state(0).unwrap();
+    cpu.set_learning_rate(&mut state, 0.1).unwrap();
+    let mut step = |became: f64, loss: f64, state: &mut _| {
+        cpu.keep([Kept { value: &mut value, before: &mut before }].into_iter(), state).unwrap();
+        value = tensor(became);
+        let tensors = |visit: &mut disentangle::backend::Visit<Cpu<f32>>| {
+            let (exp_avg, exp_avg_sq) = (&mut exp_avg, &mut exp_avg_sq);
+            visit(Stepped::Trained(AdamTensors { param: &mut param, grad: &grad, exp_avg, exp_avg_sq }))?;
+            visit(Stepped::Kept(Kept { value: &mut value, before: &mut before }))
+        };
+        let loss = cpu.full(Shape::SCALAR, loss).unwrap();
+        cpu.adam(tensors, Some(&loss), state, &config).unwrap();
+        let report = cpu.adam_report(state).unwrap();
+        (cpu.download(&value).unwrap()[0], cpu.download(&param).unwrap()[0], report.left_out, report.steps)
+    };
+    let first = step(2.0, 1.0, &mut state);
+    assert!(first.0 == 2.0 && first.1 < 1.0 && !first.2);
+    for (became, loss) in [(f64::INFINITY, 1.0), (4.0, f64::NAN), (5.0, f64::INFINITY), (6.0, 1.0)] {
+        // The last one is good, but waits.
+        assert_eq!(step(became, loss, &mut state), (2.0, first.1, true, 1), "{became} {loss}");
+    }
+    cpu.release(&mut state).unwrap();
+    let last = step(7.0, 1.0, &mut state);
+    assert!(last.0 == 7.0 && last.1 < first.1 && !last.2 && last.3 == 2);
 }
 
 #[test]
@@ -258,6 +429,7 @@ fn more_chunks_than_a_block_has_threads() {
         unsafe { norm.launch(kernels) }.unwrap();
         let prepare = Prepare {
             partial: Slice::of(&partial, stream),
+            loss: None,
             state: SliceMut::of(&mut state, stream),
             count: count as u32,
             config: CONFIG,

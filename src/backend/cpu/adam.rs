@@ -2,11 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::elementwise::{CHUNK, sum};
+use super::elementwise::{CHUNK, non_finite, sum};
 use super::real::Real;
 use super::{Cpu, CpuTensor};
 use crate::Result;
-use crate::backend::{AdamConfig, AdamReport, AdamTensors};
+use crate::backend::{AdamConfig, AdamReport, AdamTensors, Kept, LARGEST_NORM, Stepped, Visit};
 
 /// The optimiser's scalars.
 #[derive(Clone, Copy, Debug)]
@@ -24,27 +24,53 @@ struct Args {
 }
 
 /// One step over all parameters.
-pub fn step<'a, T: Real + 'a>(
-    grads: impl Iterator<Item = Result<&'a CpuTensor<T>>>,
-    mut tensors: impl Iterator<Item = Result<AdamTensors<'a, Cpu<T>>>>,
+pub fn step<T: Real>(
+    mut tensors: impl FnMut(&mut Visit<Cpu<T>>) -> Result<()>,
+    loss: Option<&CpuTensor<T>>,
     state: &mut AdamState,
     config: &AdamConfig,
 ) -> Result<()> {
-    let mut squares = 0.0;
-    for grad in grads {
-        squares += sum(grad?.buffer().read(), |g| g.to_f64() * g.to_f64());
-    }
-    let norm = squares.sqrt();
+    let (mut squares, mut finite) = (0.0, true);
+    tensors(&mut |stepped| {
+        match stepped {
+            Stepped::Trained(tensors) => squares += sum(tensors.grad.buffer().read(), |g| g.to_f64() * g.to_f64()),
+            Stepped::Kept(kept) => finite &= is_finite(kept.value),
+        }
+        Ok(())
+    })?;
+    let norm = if finite { f64::sqrt(squares) } else { f64::NAN };
     state.report.grad_norm = norm;
-    if !norm.is_finite() {
-        state.report.nonfinite_steps += 1;
-        return Ok(());
-    }
-    state.report.steps += 1;
     let clip = config.clip_norm;
     let grad_scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
+    let fits = grad_scale * norm <= LARGEST_NORM;
+    if state.report.left_out || !fits || !loss.is_none_or(is_finite) {
+        state.report.left_out = true;
+        state.report.nonfinite_steps += 1;
+        return tensors(&mut |stepped| match stepped {
+            Stepped::Trained(_) => Ok(()),
+            Stepped::Kept(Kept { value, before }) => copy(before, value),
+        });
+    }
+    state.report.steps += 1;
     let args = Args { learning_rate: state.learning_rate, grad_scale, step: state.report.steps };
-    tensors.try_for_each(|tensors| update(tensors?, config, &args))
+    tensors(&mut |stepped| match stepped {
+        Stepped::Trained(tensors) => update(tensors, config, &args),
+        Stepped::Kept(_) => Ok(()),
+    })
+}
+
+/// See [`crate::backend::Backend::keep`].
+pub fn keep<'a, T: Real + 'a>(mut kept: impl Iterator<Item = Kept<'a, Cpu<T>>>) -> Result<()> {
+    kept.try_for_each(|Kept { value, before }| copy(value, before))
+}
+
+fn copy<T: Real>(from: &CpuTensor<T>, to: &mut CpuTensor<T>) -> Result<()> {
+    to.buffer_mut().write()?.copy_from_slice(from.buffer().read());
+    Ok(())
+}
+
+fn is_finite<T: Real>(x: &CpuTensor<T>) -> bool {
+    non_finite(x.buffer().read()).is_none()
 }
 
 fn update<T: Real>(tensors: AdamTensors<Cpu<T>>, config: &AdamConfig, args: &Args) -> Result<()> {

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::real::Real;
 use super::{Cpu, CpuTensor};
 use crate::Result;
+use crate::backend::NonFinite;
 
 /// Elements a task takes.
 pub const CHUNK: usize = 1 << 14;
@@ -25,6 +26,13 @@ pub fn sum<T: Real>(x: &[T], f: impl Fn(T) -> f64 + Sync) -> f64 {
         *sum = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]) + rest;
     });
     parts.iter().sum()
+}
+
+/// The elements that are infinite or NaN, if there are any.
+pub fn non_finite<T: Real>(x: &[T]) -> Option<NonFinite> {
+    let is_bad = |x: &T| !x.to_f64().is_finite();
+    let first = x.iter().position(is_bad)?;
+    Some(NonFinite { count: x[first..].iter().filter(|x| is_bad(x)).count(), first, value: x[first].to_f64() })
 }
 
 /// `y = f(x)`.

@@ -104,6 +104,7 @@ impl<T: Real> Backend for Cpu<T> {
     type Lane = Lane;
     type Report = StepReport;
 
+    const NAME: &'static str = "cpu";
     const LANES: usize = 1;
 
     fn upload(&self, shape: Shape, values: &[f64]) -> Result<Tensor<Self>> {
@@ -129,6 +130,10 @@ impl<T: Real> Backend for Cpu<T> {
             x.buffer_mut().write()?.par_chunks_mut(elementwise::CHUNK).zip(pixels.par_chunks(elementwise::CHUNK));
         chunks.for_each(|(x, pixels)| x.iter_mut().zip(pixels).for_each(|(x, &p)| *x = level[usize::from(p)]));
         Ok(x)
+    }
+
+    fn non_finite(&self, x: &Tensor<Self>) -> Result<Option<NonFinite>> {
+        Ok(elementwise::non_finite(x.buffer().read()))
     }
 
     fn scalar(&self, x: &Tensor<Self>) -> Result<f64> {
@@ -340,17 +345,26 @@ impl<T: Real> Backend for Cpu<T> {
         Ok(())
     }
 
-    fn adam<'a>(
+    fn adam(
         &self,
-        grads: impl Iterator<Item = Result<&'a Tensor<Self>>>,
-        tensors: impl Iterator<Item = Result<AdamTensors<'a, Self>>>,
+        tensors: impl FnMut(&mut Visit<Self>) -> Result<()>,
+        loss: Option<&Tensor<Self>>,
         state: &mut AdamState,
         config: &AdamConfig,
-    ) -> Result<()>
+    ) -> Result<()> {
+        adam::step(tensors, loss, state, config)
+    }
+
+    fn keep<'a>(&self, kept: impl Iterator<Item = Kept<'a, Self>>, _state: &mut AdamState) -> Result<()>
     where
         Self: 'a,
     {
-        adam::step(grads, tensors, state, config)
+        adam::keep(kept)
+    }
+
+    fn release(&self, state: &mut AdamState) -> Result<()> {
+        state.report.left_out = false;
+        Ok(())
     }
 
     fn adam_report(&self, state: &AdamState) -> Result<AdamReport> {

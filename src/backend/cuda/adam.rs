@@ -1,5 +1,7 @@
 //! Launches of kernels/adam.cu.
 
+use std::mem::offset_of;
+
 use cudarc::driver::DeviceRepr;
 
 use super::kernel::{Address, Argument, Kernels, Slice, SliceMut, blocks, check_elems, kernel, value_argument};
@@ -10,7 +12,7 @@ const PREPARE_THREADS: u32 = 1024;
 /// Elements of a chunk, at most.
 const CHUNK: usize = 16_384;
 
-/// Part of one parameter with its gradient and moments; as in kernels/adam.cu.
+/// Part of one parameter with its gradient and moments, or of a kept tensor; as in kernels/adam.cu.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
@@ -47,19 +49,20 @@ pub struct State {
     pub norm: f64,
     /// Steps made.
     pub step: u64,
-    /// Steps left out because the norm was not finite.
+    /// Steps left out, those after a bad one included.
     pub nonfinite_steps: u64,
     /// What [`Prepare`] leaves for [`Update`]: scale, decay, beta1, beta2, 1 - beta1, 1 - beta2, rate, root, eps.
     coefficients: [f32; 9],
-    finite: u32,
+    left_out: u32,
 }
 
 const _: () = {
-    use std::mem::offset_of;
     assert!(size_of::<Chunk>() == 40 && offset_of!(Chunk, elems) == 32);
     assert!(size_of::<Config>() == 40 && offset_of!(Config, clip_norm) == 32);
     assert!(size_of::<State>() == 72 && align_of::<State>() == 8);
-    assert!(offset_of!(State, step) == 16 && offset_of!(State, coefficients) == 32 && offset_of!(State, finite) == 68);
+    assert!(
+        offset_of!(State, step) == 16 && offset_of!(State, coefficients) == 32 && offset_of!(State, left_out) == 68
+    );
 };
 
 // SAFETY: plain numbers in the kernel's layout, asserted above and in adam.cu.
@@ -74,6 +77,16 @@ impl State {
     /// After `step` steps.
     pub fn after(step: u64) -> Self {
         State { step, ..State::default() }
+    }
+
+    /// Whether the last step was left out, and those to come will be.
+    pub fn left_out(&self) -> bool {
+        self.left_out != 0
+    }
+
+    /// The same, with steps to be made again; and where that is said, in bytes from the beginning.
+    pub fn released(self) -> (Self, usize) {
+        (State { left_out: 0, ..self }, offset_of!(State, left_out))
     }
 }
 
@@ -106,8 +119,47 @@ impl Chunk {
     }
 }
 
+impl Chunk {
+    /// The chunks of a kept tensor and of what it was before the step. Errors as [`Chunk::cut`].
+    pub fn keep(value: &SliceMut<f32>, before: &SliceMut<f32>) -> Result<Vec<Chunk>> {
+        let elems = value.elems();
+        check_elems("adam_keep", &[("before", before.elems(), elems)])?;
+        if !(value.is_aligned() && before.is_aligned()) {
+            return Err(Error::shape("adam_keep", "memory does not begin at a multiple of 16 bytes"));
+        }
+        let chunk = |first: usize| Chunk {
+            param: value.parameter().offset::<f32>(first),
+            grad: Address::NULL,
+            exp_avg: before.parameter().offset::<f32>(first),
+            exp_avg_sq: Address::NULL,
+            elems: CHUNK.min(elems - first) as u64,
+        };
+        Ok((0..elems).step_by(CHUNK).map(chunk).collect())
+    }
+}
+
 kernel! {
-    /// The sum of squares of each chunk's gradient.
+    /// What kept tensors are before the step.
+    Keep ['a] ['a] "adam_keep"; {
+        /// Of kept tensors only.
+        chunks: Slice<'a, Chunk>,
+    }
+}
+
+impl Keep<'_> {
+    /// Launches it.
+    ///
+    /// # Safety
+    /// The chunks are those of [`Chunk::keep`]; the memory they were cut from is alive and nothing else on the device uses it
+    /// meanwhile.
+    pub unsafe fn launch(self, kernels: &Kernels) -> Result<()> {
+        // SAFETY: lengths are checked by `Chunk::keep`; the caller vouches for their memory.
+        unsafe { self.enqueue(kernels, (blocks("adam_keep", self.chunks.elems(), 1)?, 1, 1), THREADS) }
+    }
+}
+
+kernel! {
+    /// The sum of squares of each chunk's gradient; of a kept tensor's chunk 0, or NaN where it is not finite.
     Norm ['a] ['a] "adam_norm"; {
         /// Of all parameters.
         chunks: Slice<'a, Chunk>,
@@ -129,10 +181,13 @@ impl Norm<'_> {
 }
 
 kernel! {
-    /// From the sums to the norm, the clipping and this step's coefficients. Counts the step, or leaves it out.
+    /// From the sums to the norm, the clipping and this step's coefficients. Counts the step, or leaves it out: for the loss, the norm, a
+    /// kept tensor, or because the step before was left out.
     Prepare ['a] ['a] "adam_prepare"; {
         /// From [`Norm`].
         partial: Slice<'a, f64>,
+        /// One; must be finite for the step to be made.
+        loss: Option<Slice<'a, f32>>,
         /// One.
         state: SliceMut<'a, State>,
         /// Chunks.
@@ -145,7 +200,11 @@ kernel! {
 impl Prepare<'_> {
     /// Launches it.
     pub fn launch(self, kernels: &Kernels) -> Result<()> {
-        let lengths = [("partial", self.partial.elems(), self.count as usize), ("state", self.state.elems(), 1)];
+        let lengths = [
+            ("partial", self.partial.elems(), self.count as usize),
+            ("loss", self.loss.as_ref().map_or(1, Slice::elems), 1),
+            ("state", self.state.elems(), 1),
+        ];
         check_elems("adam_prepare", &lengths)?;
         // SAFETY: lengths are checked.
         unsafe { self.enqueue(kernels, (1, 1, 1), PREPARE_THREADS) }
@@ -153,7 +212,7 @@ impl Prepare<'_> {
 }
 
 kernel! {
-    /// The update, unless [`Prepare`] left this step out.
+    /// The update, or, if [`Prepare`] left this step out, kept tensors as they were.
     Update ['a] ['a] "adam_update"; {
         /// Of all parameters.
         chunks: Slice<'a, Chunk>,

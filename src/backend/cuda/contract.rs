@@ -16,6 +16,7 @@ impl Backend for Cuda {
     type Lane = Lane;
     type Report = Report;
 
+    const NAME: &'static str = "cuda";
     /// One computes while the host prepares the other.
     const LANES: usize = 2;
 
@@ -37,6 +38,10 @@ impl Backend for Cuda {
 
     fn full(&self, shape: Shape, value: f64) -> Result<Tensor<Self>> {
         transfer::full(self, shape, value)
+    }
+
+    fn non_finite(&self, x: &Tensor<Self>) -> Result<Option<NonFinite>> {
+        transfer::non_finite(self, x)
     }
 
     fn memory(&self) -> Memory {
@@ -210,17 +215,25 @@ impl Backend for Cuda {
         state.set_learning_rate(self, learning_rate)
     }
 
-    fn adam<'a>(
+    fn adam(
         &self,
-        _grads: impl Iterator<Item = Result<&'a Tensor<Self>>>,
-        tensors: impl Iterator<Item = Result<AdamTensors<'a, Self>>>,
+        tensors: impl FnMut(&mut Visit<Self>) -> Result<()>,
+        loss: Option<&Tensor<Self>>,
         state: &mut AdamState,
         config: &AdamConfig,
-    ) -> Result<()>
+    ) -> Result<()> {
+        state.step(self, tensors, loss, config)
+    }
+
+    fn keep<'a>(&self, kept: impl Iterator<Item = Kept<'a, Self>>, state: &mut AdamState) -> Result<()>
     where
         Self: 'a,
     {
-        state.step(self, tensors, config)
+        state.keep(self, kept)
+    }
+
+    fn release(&self, state: &mut AdamState) -> Result<()> {
+        state.release(self)
     }
 
     fn adam_report(&self, state: &AdamState) -> Result<AdamReport> {

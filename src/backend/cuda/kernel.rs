@@ -119,6 +119,9 @@ pub struct Address(pub(super) CUdeviceptr);
 unsafe impl DeviceRepr for Address {}
 
 impl Address {
+    /// No memory.
+    pub(super) const NULL: Address = Address(0);
+
     /// The address of element `first` of what begins here.
     pub(super) fn offset<T>(self, first: usize) -> Self {
         Address(self.0 + (first * size_of::<T>()) as CUdeviceptr)
@@ -192,7 +195,6 @@ pub trait Argument {
 
 /// Kernels load four elements at once: of f32, 16 bytes.
 const ALIGNMENT: CUdeviceptr = 16;
-const NULL: Address = Address(0);
 
 macro_rules! memory_argument {
     ($slice:ident) => {
@@ -208,7 +210,7 @@ macro_rules! memory_argument {
         impl<T> Argument for Option<$slice<'_, T>> {
             type Parameter = Address;
             fn parameter(&self) -> &Address {
-                self.as_ref().map_or(&NULL, |slice| &slice.address)
+                self.as_ref().map_or(&Address::NULL, |slice| &slice.address)
             }
             fn is_aligned(&self) -> bool {
                 self.as_ref().is_none_or(Argument::is_aligned)

@@ -96,6 +96,7 @@ mod signatures {
             batch_norm::BackwardFinish::signature(),
             binary_entropy::BinaryEntropyFinish::signature(),
             nt_xent::ForwardFinish::signature(),
+            adam::Keep::signature(),
             adam::Norm::signature(),
             adam::Prepare::signature(),
             adam::Update::signature(),

@@ -5,6 +5,7 @@ use cudarc::driver::sys;
 use half::bf16;
 
 use super::{CudaTensor, by_dtype};
+use crate::backend::NonFinite;
 use crate::backend::cuda::cast::{CastToBf16, CastToF32};
 use crate::backend::cuda::device::{Cuda, failed};
 use crate::backend::cuda::elementwise::{AddAssign, Scale, WeightedSum};
@@ -50,6 +51,29 @@ pub fn download(cuda: &Cuda, x: &CudaTensor) -> Result<Vec<f64>> {
         Dtype::Bf16 => copy_to_host::<bf16>(cuda, address, elems)?.into_iter().map(bf16::to_f64).collect(),
         Dtype::U8 => copy_to_host::<u8>(cuda, address, elems)?.into_iter().map(|p| f64::from(p) / 255.0).collect(),
     })
+}
+
+/// Elements that are looked at at once: bounds the memory of the host.
+const LOOK: usize = 1 << 24;
+
+/// The elements that are infinite or NaN, if there are any.
+pub fn non_finite(cuda: &Cuda, x: &CudaTensor) -> Result<Option<NonFinite>> {
+    fn look<T: Copy + Clone + Default + Into<f64>>(cuda: &Cuda, x: &CudaTensor) -> Result<Option<NonFinite>> {
+        let (elems, address) = (x.shape().elems(), x.buffer().address());
+        let mut found: Option<NonFinite> = None;
+        for start in (0..elems).step_by(LOOK) {
+            let values = copy_to_host::<T>(cuda, address.offset::<T>(start), LOOK.min(elems - start))?;
+            for (i, value) in values.into_iter().map(Into::into).enumerate().filter(|(_, value)| !value.is_finite()) {
+                found.get_or_insert(NonFinite { count: 0, first: start + i, value }).count += 1;
+            }
+        }
+        Ok(found)
+    }
+    match x.buffer().dtype() {
+        Dtype::F32 => look::<f32>(cuda, x),
+        Dtype::Bf16 => look::<bf16>(cuda, x),
+        Dtype::U8 => Ok(None),
+    }
 }
 
 /// Like [`AdamState`](crate::backend::cuda::adam::State), read back.
