@@ -3,6 +3,7 @@
 pub use super::download::DownloadArgs;
 pub use super::inspect::InspectArgs;
 pub use super::pack::{PackArgs, VerifyArgs};
+pub use super::replay::ReplayArgs;
 use crate::config::{CheckpointEvery, Config, Device, Overrides, Precision, presets};
 use crate::nn::Backbone;
 use clap::{Args, Parser, Subcommand};
@@ -50,6 +51,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Fetch the archive of a published data set, checked and resumable.
     Download(DownloadArgs),
+    /// Repeat a step that was not finite, from the report in its run's folder, and compare.
+    Replay(ReplayArgs),
     /// Show version, machine, devices and presets.
     Info,
 }

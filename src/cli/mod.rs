@@ -10,6 +10,7 @@ pub mod info;
 mod inspect;
 mod interrupt;
 mod pack;
+mod replay;
 mod resume;
 mod train;
 
@@ -53,6 +54,7 @@ fn command(cli: Cli) -> Result<Outcome> {
         Command::Verify(args) => pack::verify(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Download(args) => download::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Info => {
             print(&info::info());
             Ok(())

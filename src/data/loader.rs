@@ -193,6 +193,21 @@ fn fill_all<S: Slot>(
     }
 }
 
+/// The batch of a step by itself: the same as the loader gives.
+///
+/// # Errors
+/// If an image can no longer be read, or there is not enough memory.
+pub fn draw_batch(dataset: &Dataset, config: &LoaderConfig, position: Position) -> Result<Batch> {
+    let order = Permutation::of_epoch(config.seed, position.epoch, dataset.len());
+    let (bytes, mut views) = (config.slot_bytes(), Vec::new());
+    let too_many = |_| Error::Usage(format!("not enough memory for the {bytes} bytes of a batch"));
+    views.try_reserve_exact(bytes).map_err(too_many)?;
+    views.resize(bytes, 0);
+    let mut batch = Batch { position, samples: vec![0; config.batch_size], views };
+    fill(dataset, config, &order, &mut batch)?;
+    Ok(batch)
+}
+
 fn fill<S: Slot>(dataset: &Dataset, config: &LoaderConfig, order: &Permutation, batch: &mut Batch<S>) -> Result<()> {
     let Batch { position, samples, views } = batch;
     let first = position.step as usize * config.batch_size;

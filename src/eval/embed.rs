@@ -67,13 +67,37 @@ pub fn embed<B: Backend>(
     image_size: usize,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Embeddings> {
+    embed_chosen(model, params, dataset, (dataset.len(), |i| i), image_size, progress)
+}
+
+/// [`embed`] of some images; row i is image `samples[i]`.
+pub fn embed_samples<B: Backend>(
+    model: &Model,
+    params: &mut Params<B>,
+    dataset: &Dataset,
+    samples: &[usize],
+    image_size: usize,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Embeddings> {
+    embed_chosen(model, params, dataset, (samples.len(), |i| samples[i]), image_size, progress)
+}
+
+/// [`embed`] of so many images, chosen by place.
+fn embed_chosen<B: Backend>(
+    model: &Model,
+    params: &mut Params<B>,
+    dataset: &Dataset,
+    (len, sample): (usize, impl Fn(usize) -> usize + Sync),
+    image_size: usize,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Embeddings> {
     let mut tape = Tape::new(params.backend().clone());
     let mut result = Embeddings::default();
     let mut pixels = vec![0; batch_images(image_size) * image_size * image_size * 3];
-    for first in (0..dataset.len()).step_by(batch_images(image_size)) {
-        let count = batch_images(image_size).min(dataset.len() - first);
+    for first in (0..len).step_by(batch_images(image_size)) {
+        let count = batch_images(image_size).min(len - first);
         let pixels = &mut pixels[..count * image_size * image_size * 3];
-        eval_pixels(dataset, |i| first + i, image_size, pixels)?;
+        eval_pixels(dataset, |i| sample(first + i), image_size, pixels)?;
         tape.clear();
         let images = params.backend().upload_images(Shape::from([count, image_size, image_size, 3]), pixels)?;
         let images = tape.input(images);

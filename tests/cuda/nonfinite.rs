@@ -231,7 +231,7 @@ fn sites<B: Backend>(backend: &B) {
             "backbone.conv1",
             "backbone.conv1.weight",
         ),
-        (&clipped, &[("backbone.conv1.weight", 2e38)], Pass::Forward, "conv2d", "backbone.conv1", "its output"),
+        (&clipped, &[("backbone.conv1.weight", 1e39)], Pass::Forward, "conv2d", "backbone.conv1", "its output"),
         (
             &clipped,
             &[("backbone.layer2.0.conv2.weight", 1e25)],
@@ -242,7 +242,7 @@ fn sites<B: Backend>(backend: &B) {
         ),
         (
             &clipped,
-            &[("instance_projector.3.weight", 3e38), ("instance_projector.3.bias", 3e38)],
+            &[("instance_projector.3.weight", 1.5e39)],
             Pass::Forward,
             "linear",
             "instance_projector.3",
@@ -258,21 +258,34 @@ fn sites<B: Backend>(backend: &B) {
             "norm of the clipped gradient",
         ),
         (
-            &free,
-            &[("instance_projector.1.weight", 1e37), ("instance_projector.3.weight", 1e-38)],
+            &Config { temperature_instance: 1e-3, ..free.clone() },
+            &[
+                ("instance_projector.1.weight", 1e35),
+                ("instance_projector.3.weight", 1e-36),
+                ("instance_projector.3.bias", 1e-3),
+            ],
             Pass::Backward,
             "linear",
             "instance_projector.3",
             "the gradient of instance_projector.3.weight",
         ),
     ];
+    let mut wrong = Vec::new();
     for (config, factors, pass, op, layer, tensor) in cases {
-        let site = found(backend, config, factors).unwrap_or_else(|| panic!("{}: {factors:?}: nothing", B::NAME));
+        let site = found(backend, config, factors);
+        let Some(site) = site else {
+            wrong.push(format!("{factors:?}: nothing"));
+            continue;
+        };
         println!("{}: {site}", B::NAME);
-        assert_eq!((site.pass, site.op.as_str(), site.layer.as_str(), site.tensor.as_str()), (pass, op, layer, tensor));
+        let is = (site.pass, site.op.as_str(), site.layer.as_str(), site.tensor.as_str());
+        if is != (pass, op, layer, tensor) {
+            wrong.push(format!("{}: {factors:?}: {site}", B::NAME));
+        }
         assert!(site.first.len() == site.shape.len() && site.first.iter().zip(&site.shape).all(|(i, side)| i < side));
         assert!(pass == Pass::Update || !site.value.0.is_finite());
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

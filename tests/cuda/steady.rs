@@ -48,6 +48,28 @@ fn a_step_is_a_copy_a_graph_and_a_wait() {
     }
 }
 
+/// When the lanes of recorded steps are dropped, their memory serves what comes next: new lanes need next to none of their own.
+#[test]
+fn recordings_give_their_memory_back() {
+    let (cuda, config) = (cuda(Precision::F32), config(4, 2));
+    let mut trainer = Trainer::new(cuda.clone(), config.clone(), 1_000_000).unwrap();
+    let mut views = cuda.pixels(2 * config.batch_size * config.image_size * config.image_size * 3).unwrap();
+    fill(views.as_mut(), &config, 0);
+    let batch = Batch { position: Position { epoch: 0, step: 0 }, samples: vec![], views };
+    let mut bytes = Vec::new();
+    for _ in 0..3 {
+        let mut lanes: Vec<_> = (0..Cuda::LANES).map(|_| trainer.lane().unwrap()).collect();
+        for _ in 0..(WARM_UP + 1) * Cuda::LANES as u64 {
+            let (_, lane) = trainer.step(lanes.pop().unwrap(), &batch).unwrap();
+            lanes.insert(0, lane);
+        }
+        drop(lanes);
+        let memory = cuda.memory();
+        bytes.push(memory.live_bytes + memory.cached_bytes);
+    }
+    assert_eq!(bytes[1..], [bytes[0]; 2], "bytes of the pool after each set of lanes");
+}
+
 /// Two steps are started on one lane before the first is waited for. The second's pixels must not be there before the first
 /// has read its own, and must be there before the second reads: each adds its images to a sum.
 #[test]

@@ -21,6 +21,7 @@ use cudarc::driver::{CudaContext, CudaEvent, CudaGraph, result};
 use super::adam::State;
 use super::device::{Cuda, failed};
 use super::kernel::Dtype;
+use super::memory::RecordedMemory;
 use super::ops::adam::{self, AdamState};
 use super::ops::transfer::copy_to_device;
 use crate::backend::{LOSSES, StepReport};
@@ -98,8 +99,14 @@ pub struct Lane {
 enum Progress {
     New,
     WarmedUp,
-    Recorded(CudaGraph),
+    Recorded(Recording),
     Unrecordable,
+}
+
+/// A step to repeat, and the memory it writes to; dropped in this order.
+struct Recording {
+    graph: CudaGraph,
+    _memory: RecordedMemory,
 }
 
 impl Drop for Lane {
@@ -142,7 +149,7 @@ impl Cuda {
         self.copy_pixels(lane, pixels)?;
         if let Progress::WarmedUp = lane.progress {
             lane.progress = match self.record(lane, &mut work) {
-                Ok(graph) => Progress::Recorded(graph),
+                Ok(recording) => Progress::Recorded(recording),
                 Err(problem) => {
                     say(&format!("steps are launched kernel by kernel, as recording one failed: {problem}"));
                     Progress::Unrecordable
@@ -150,7 +157,7 @@ impl Cuda {
             };
         }
         match &lane.progress {
-            Progress::Recorded(graph) => graph.launch().map_err(failed("launching a step"))?,
+            Progress::Recorded(recording) => recording.graph.launch().map_err(failed("launching a step"))?,
             Progress::New | Progress::WarmedUp | Progress::Unrecordable => {
                 work(lane.images.clone(), &mut lane.report)?;
             }
@@ -183,12 +190,12 @@ impl Cuda {
         &self,
         lane: &mut Lane,
         work: &mut impl FnMut(Tensor<Cuda>, &mut Report) -> Result<()>,
-    ) -> Result<CudaGraph> {
+    ) -> Result<Recording> {
         let (device, compute) = (&self.device, &self.device.compute);
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         compute.begin_capture(mode).map_err(failed("beginning to record"))?;
         device.recording.set(true);
-        device.pool.begin_recording();
+        let memory = device.pool.begin_recording();
         let worked = work(lane.images.clone(), &mut lane.report);
         device.pool.end_recording();
         device.recording.set(false);
@@ -200,7 +207,7 @@ impl Cuda {
             copy_to_device(self, &chunks, address)?;
         }
         graph.upload().map_err(failed("preparing a recorded step"))?;
-        Ok(graph)
+        Ok(Recording { graph, _memory: memory })
     }
 
     pub(super) fn report_step(

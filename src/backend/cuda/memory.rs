@@ -9,8 +9,8 @@
 //!   take, in a recording ---> shelf "recorded", else moved here from "free";  never the driver
 //! ```
 //!
-//! Blocks of a recorded step stay on their own shelf: a replay writes to them whenever it runs, so nothing that lives across
-//! replays may get one.
+//! Blocks of a recorded step stay on their own shelf for as long as there are recordings: a replay writes to them whenever it
+//! runs, so nothing that lives across replays may get one.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -39,6 +39,8 @@ struct Shelves {
     free: HashMap<usize, Vec<u64>>,
     recorded: HashMap<usize, Vec<u64>>,
     recording: bool,
+    /// Recordings that may be replayed.
+    recordings: usize,
     memory: Memory,
 }
 
@@ -132,9 +134,11 @@ impl Pool {
         ))
     }
 
-    /// From now on requests are those of a step that is being recorded.
-    pub fn begin_recording(&self) {
-        self.lock().recording = true;
+    /// From now on requests are those of a step that is being recorded. What it is given must live as long as the recording.
+    pub fn begin_recording(self: &Arc<Self>) -> RecordedMemory {
+        let mut shelves = self.lock();
+        (shelves.recording, shelves.recordings) = (true, shelves.recordings + 1);
+        RecordedMemory(Arc::clone(self))
     }
 
     /// The end of it.
@@ -164,14 +168,30 @@ impl Drop for Pool {
     }
 }
 
+/// The memory of a recording. When the last one goes, all of it can be had again for anything.
+#[derive(Debug)]
+pub struct RecordedMemory(Arc<Pool>);
+
+impl Drop for RecordedMemory {
+    fn drop(&mut self) {
+        let mut shelves = self.0.lock();
+        shelves.recordings -= 1;
+        if shelves.recordings == 0 {
+            for (bytes, addresses) in std::mem::take(&mut shelves.recorded) {
+                shelves.free.entry(bytes).or_default().extend(addresses);
+            }
+        }
+    }
+}
+
 impl Drop for Block {
     fn drop(&mut self) {
         let mut shelves = self.pool.lock();
         shelves.memory.live_bytes -= self.bytes;
         shelves.memory.cached_bytes += self.bytes;
         let shelf = match self.shelf {
-            Shelf::Free => &mut shelves.free,
-            Shelf::Recorded => &mut shelves.recorded,
+            Shelf::Recorded if shelves.recordings > 0 => &mut shelves.recorded,
+            Shelf::Free | Shelf::Recorded => &mut shelves.free,
         };
         shelf.entry(self.bytes).or_default().push(self.address);
     }
