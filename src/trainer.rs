@@ -193,8 +193,18 @@ impl<B: Backend> Trainer<B> {
 
     /// The learning rate of the epoch in progress.
     pub fn learning_rate(&self) -> f64 {
+        self.learning_rate_in(self.position.epoch)
+    }
+
+    /// The learning rate of an epoch, from 0.
+    pub fn learning_rate_in(&self, epoch: u64) -> f64 {
         let Config { schedule, learning_rate, epochs, .. } = &self.config;
-        schedule.learning_rate(*learning_rate, self.position.epoch, *epochs as u64)
+        schedule.learning_rate(*learning_rate, epoch, *epochs as u64)
+    }
+
+    /// Complete batches in an epoch.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.steps_per_epoch
     }
 
     /// Sets the clock of the run to this many seconds.

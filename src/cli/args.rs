@@ -6,6 +6,7 @@ pub use super::pack::{PackArgs, VerifyArgs};
 pub use super::replay::ReplayArgs;
 use crate::config::{CheckpointEvery, Config, Device, Overrides, Precision, presets};
 use crate::nn::Backbone;
+use crate::nonfinite::OnNan;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use toml::Value;
@@ -108,6 +109,10 @@ pub struct TrainArgs {
     /// Checkpoints kept: so many of the newest, and the best; 0 keeps all [default: 2].
     #[arg(long, value_name = "N")]
     pub keep: Option<u32>,
+    /// After a step whose loss, gradient or statistics are not finite: end the run; go on with the next batch from the state
+    /// before it; or go back to the last checkpoint and leave the batch out [default: stop].
+    #[arg(long, value_name = "stop|skip|rollback", hide_possible_values = true)]
+    pub on_nan: Option<OnNan>,
     /// Go on from the newest checkpoint in the run folder, with its configuration.
     #[arg(long)]
     pub resume: bool,
@@ -213,6 +218,7 @@ impl TrainArgs {
             ("seed", self.seed.map(Value::from)),
             ("threads", number(self.threads)),
             ("checkpoint_every", name(self.checkpoint_every.map(String::from))),
+            ("on_nan", name(self.on_nan.map(String::from))),
             ("keep", number(self.keep)),
             ("max_bad", self.max_bad.map(Value::from)),
         ];

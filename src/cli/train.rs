@@ -20,7 +20,7 @@ use crate::nn::Params;
 use crate::run::{self, LastWords, Requests, Resumed, Run, RunLock, RunStamp, Saved};
 use crate::train::{Outcome, train};
 use crate::trainer::{Trainer, architecture};
-use crate::{Error, Result, snapshot};
+use crate::{Error, Result};
 
 /// Where runs go that were not given a folder.
 const RUNS: &str = "runs";
@@ -122,12 +122,9 @@ fn load(config: &Config) -> Result<Arc<Dataset>> {
 fn restore<B: Backend>(trainer: &mut Trainer<B>, newest: Newest) -> Result<Resumed> {
     let Newest { checkpoint, path, damaged } = newest;
     let context = |e: Error| Error::format(&path, e.to_string());
-    snapshot::restore_params(&mut trainer.params, &checkpoint).map_err(context)?;
-    snapshot::restore_adam(&trainer.params, &mut trainer.adam, &checkpoint).map_err(context)?;
-    trainer.position = checkpoint.meta.position();
-    trainer.epoch_losses = checkpoint.meta.losses;
-    say(&format!("resuming after step {} from {}", checkpoint.meta.step, path.display()));
-    let saved = Saved { path, position: trainer.position, step: checkpoint.meta.step };
+    run::restore(trainer, &checkpoint).map_err(context)?;
+    say(&format!("resuming after step {} from {}", trainer.steps(), path.display()));
+    let saved = Saved { path, position: trainer.position, step: trainer.steps() };
     let damaged = damaged.into_iter().map(|damaged| damaged.path).collect();
     Ok(Resumed { checkpoint: Some((saved, checkpoint.weights_hash())), damaged })
 }

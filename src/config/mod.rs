@@ -22,6 +22,7 @@ pub use presets::{Preset, presets};
 use crate::data::augment::AugmentConfig;
 use crate::data::source::{Cifar100Labels, Split};
 use crate::nn::{Backbone, Stem};
+use crate::nonfinite::OnNan;
 use crate::optim::schedule::Schedule;
 use crate::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -109,6 +110,9 @@ pub struct Config {
     pub checkpoint_every: CheckpointEvery,
     /// Checkpoints kept, the newest ones, and the best one as well; 0: all.
     pub keep: usize,
+    /// What happens after a step that is not finite.
+    #[serde(default)]
+    pub on_nan: OnNan,
     /// Steps between lines of the log, at least 1.
     pub log_every: usize,
 
@@ -145,7 +149,7 @@ pub struct Difference {
 }
 
 /// Keys that a resumed run may change and still compute the same numbers.
-const FREE_ON_RESUME: [&str; 10] = [
+const FREE_ON_RESUME: [&str; 11] = [
     "preset",
     "device",
     "threads",
@@ -154,6 +158,7 @@ const FREE_ON_RESUME: [&str; 10] = [
     "out",
     "checkpoint_every",
     "keep",
+    "on_nan", // as long as all is finite; and what was left out is kept
     "log_every",
     "eval", // the whole table
 ];

@@ -20,6 +20,8 @@ pub const CONSTANT_HEAD: f64 = 1e-2;
 /// Images that [`Health::measure`] looks at, at most. Their deviations are known to 1/sqrt(2 x 512), 3 %, and the thresholds are
 /// a factor of ten and more from what healthy networks have.
 const SAMPLE: usize = 512;
+/// And at least, if there are so many.
+const SMALLEST_SAMPLE: usize = 64;
 
 /// Any fixed order will do.
 const SAMPLE_SEED: u64 = 1;
@@ -98,7 +100,9 @@ impl Health {
         image_size: usize,
     ) -> Result<Health> {
         let order = Permutation::of_epoch(SAMPLE_SEED, 0, dataset.len());
-        let samples: Vec<usize> = (0..dataset.len().min(SAMPLE)).map(|i| order.at(i)).collect();
+        // A quarter of a small data set: it is done once an epoch.
+        let count = (dataset.len() / 4).clamp(SMALLEST_SAMPLE, SAMPLE).min(dataset.len());
+        let samples: Vec<usize> = (0..count).map(|i| order.at(i)).collect();
         Health::of(&embed_samples(model, params, dataset, &samples, image_size, &mut |_| ())?)
     }
 

@@ -1,7 +1,8 @@
 //! A log of JSON lines that a disk fault cannot end, and that goes back to where a checkpoint stands.
 
-use super::EvalRecord;
+use super::{CollapseRecord, EvalRecord};
 use crate::atomic_file::write_atomically;
+use crate::eval::collapse::Collapse;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::VecDeque;
@@ -64,6 +65,8 @@ pub struct Rewound {
     pub seconds: f64,
     /// Whether an evaluation at the very step gone back to was kept.
     pub evaluated: bool,
+    /// What had collapsed when it was last measured.
+    pub collapsed: Vec<Collapse>,
     /// That evaluation, if its numbers are all finite: JSON lacks the others.
     pub evaluation: Option<EvalRecord>,
 }
@@ -180,7 +183,11 @@ fn stays(line: &[u8], step: u64, rewound: &mut Rewound) -> bool {
                 rewound.evaluated = true;
                 rewound.evaluation = serde_json::from_slice(line).ok();
             }
-            if stamp.kind == "step" {
+            if stamp.kind == "collapse" {
+                let record = serde_json::from_slice::<CollapseRecord>(line);
+                rewound.collapsed = record.map(|record| record.health.collapsed).unwrap_or_default();
+            }
+            if ["step", "nonfinite"].contains(&stamp.kind.as_str()) {
                 rewound.step = stamp.step;
                 rewound.seconds = stamp.seconds.unwrap_or(rewound.seconds);
             }

@@ -10,6 +10,7 @@ pub use lines::{JsonLines, Rewound};
 pub use progress::{Plan, Progress};
 
 use crate::eval::Evaluation;
+use crate::eval::collapse::Health;
 use crate::nonfinite::OnNan;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -32,6 +33,8 @@ pub enum Record {
     Eval(EvalRecord),
     /// In place of an optimiser step.
     NonFinite(NonFiniteRecord),
+    /// After an epoch.
+    Collapse(CollapseRecord),
 }
 
 /// One optimiser step.
@@ -114,6 +117,18 @@ impl Timing {
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a struct of numbers is JSON")
     }
+}
+
+/// How far the representation is from collapse, on a sample of images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CollapseRecord {
+    /// Epochs completed.
+    pub epoch: u64,
+    /// Steps since the beginning of the run.
+    pub step: u64,
+    /// What was found.
+    #[serde(flatten)]
+    pub health: Health,
 }
 
 /// A batch on which no step was made, as it would not have been finite.

@@ -53,6 +53,11 @@ impl LeftOutBatches {
         self.records.get(&step)
     }
 
+    /// How many are left out behind `step`.
+    pub fn after(&self, step: u64) -> u64 {
+        self.records.range(step + 1..).count() as u64
+    }
+
     /// How many are left out one after the other, up to `step` inclusive.
     pub fn in_a_row(&self, step: u64) -> u64 {
         (1..=step).rev().take_while(|step| self.records.contains_key(step)).count() as u64

@@ -70,6 +70,9 @@ pub struct Report {
     pub repeatable: bool,
     /// The first tensor that was not finite in the step once more.
     pub site: Option<Site>,
+    /// Why the step could not be repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsearched: Option<String>,
     /// Hash of the batch's views (XXH3, 128 bits).
     pub views: String,
     /// The batch.
@@ -129,6 +132,7 @@ impl Report {
             grad_norm: Number(bad.grad_norm),
             repeatable,
             site: found.site.clone(),
+            unsearched: None,
             views: hash(views),
             samples: samples.iter().map(sample).collect(),
         }
@@ -147,9 +151,10 @@ impl Report {
         } else {
             format!("the loss is {total} (instance {instance}, feature {feature}, entropy {entropy})")
         };
-        let site = match &self.site {
-            Some(site) => format!("first {site}"),
-            None => "nothing was found when the step was repeated".to_owned(),
+        let site = match (&self.site, &self.unsearched) {
+            (Some(site), _) => format!("first {site}"),
+            (None, Some(why)) => format!("the step could not be repeated ({why})"),
+            (None, None) => "nothing was found when the step was repeated".to_owned(),
         };
         let doubt = if self.repeatable {
             ""

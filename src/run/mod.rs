@@ -11,12 +11,16 @@
 //! checkpoint-epochNNNN.safetensors, checkpoint-epochNNNN-stepNNNNNN.safetensors
 //!                   at an epoch's end and inside one, the newest and the best: weights, optimiser, position
 //! results.json      the last evaluation, and the hash of the weights it is of
+//! nonfinite-stepNNNNNN.json, nonfinite-stepNNNNNN.safetensors
+//!                   what there is to say of a step that was not finite, and the state before it
+//! left-out.jsonl    the batches on which no step is made, as it would not be finite
 //! ```
 //!
 //! A process may be killed at any instant. So a checkpoint is written after the lines of the steps before it and before
 //! anything that takes long, and what stands in the logs behind a checkpoint is removed when the run goes on from it. A disk
 //! that refuses does not end the run: what could not be written is said, kept, and tried again.
 
+mod bad_step;
 mod due;
 mod folder;
 mod lock;
@@ -24,6 +28,7 @@ mod requests;
 mod saving;
 mod stamp;
 
+pub use bad_step::{GoOn, restore};
 pub use folder::{
     baselines, complete, config, create, fresh, latest, reopen, save_config, stamp, write_excluded, write_quarantine,
 };
@@ -43,11 +48,13 @@ use crate::backend::Backend;
 use crate::checkpoint::weights_hash;
 use crate::data::Dataset;
 use crate::data::loader::Position;
+use crate::eval::collapse::{Collapse, Health};
 use crate::eval::embed::embed;
 use crate::eval::{Baselines, Evaluation, Evaluator};
-use crate::log::{EpochRecord, EvalRecord, JsonLines, Plan, Progress, Record, StepRecord, Timing};
+use crate::log::{CollapseRecord, EpochRecord, EvalRecord, JsonLines, Plan, Progress, Record, StepRecord, Timing};
+use crate::nonfinite::LeftOutBatches;
 use crate::trainer::Trainer;
-use crate::{Result, snapshot};
+use crate::{Error, Result, snapshot};
 
 /// What a stop that comes while steps are taken waits for.
 pub(crate) const STOPPING: &str = "stopping after this step, with a checkpoint";
@@ -65,6 +72,9 @@ pub struct Run {
     /// Whether it stands in the log.
     evaluation_logged: bool,
     saved: Option<Saved>,
+    left_out: LeftOutBatches,
+    /// What had collapsed when it was last measured.
+    collapsed: Vec<Collapse>,
     /// Where the disk refused a checkpoint last.
     refused: Option<Position>,
     /// The last hash of weights, and the position it was taken at.
@@ -123,7 +133,9 @@ impl Run {
         steps_per_epoch: u64,
         resumed: Resumed,
     ) -> Result<Run> {
-        let step = trainer.adam.steps();
+        let step = trainer.steps();
+        let left_out = LeftOutBatches::load(folder)?;
+        trainer.left_out = left_out.positions(steps_per_epoch);
         let (metrics, known) = JsonLines::resume(&folder.join(METRICS), step)?;
         let (timing, timed) = JsonLines::resume(&folder.join(TIMING), step)?;
         // Runs of earlier versions kept their times in the metrics.
@@ -147,6 +159,8 @@ impl Run {
             evaluation: known.evaluation.map(|record| record.evaluation),
             evaluation_logged: known.evaluated,
             saved,
+            left_out,
+            collapsed: known.collapsed,
             refused: None,
             weights: weights.map(|weights| (trainer.position, weights)),
             damaged: resumed.damaged,
@@ -163,6 +177,7 @@ impl Run {
         if run.damaged.is_empty() {
             run.prune(config.keep);
         }
+        run.say_what_is_ahead(config.on_nan, step);
         // Killed between the line and the file.
         if let Some((evaluation, (_, weights))) = run.evaluation.clone().zip(run.weights.clone()) {
             run.write(RESULTS, results_json(&evaluation, &weights));
@@ -192,27 +207,42 @@ impl Run {
         });
     }
 
-    /// Logs an epoch that `last` completed.
-    pub fn after_epoch<B: Backend>(&mut self, trainer: &Trainer<B>, last: &StepRecord) {
-        let loss = trainer.epoch_losses;
+    /// Logs an epoch that is complete.
+    pub fn after_epoch<B: Backend>(&mut self, trainer: &Trainer<B>) {
+        let (loss, epoch, step) = (trainer.epoch_losses, trainer.position.epoch, trainer.steps());
         self.log(&Record::Epoch(EpochRecord {
-            epoch: trainer.position.epoch,
-            step: last.step,
+            epoch,
+            step,
             loss: loss.total,
             loss_instance: loss.instance,
             loss_feature: loss.feature,
             entropy: loss.entropy,
-            learning_rate: last.learning_rate,
+            learning_rate: trainer.learning_rate_in(epoch.saturating_sub(1)),
         }));
         let views_per_s = self.epoch_views as f64 / self.epoch_started.elapsed().as_secs_f64();
-        self.time(Timing {
-            kind: "epoch",
-            step: last.step,
-            seconds: last.seconds,
-            views_per_s: Some(views_per_s),
-            took: None,
-        });
+        self.time(Timing { kind: "epoch", step, seconds: self.clock.0, views_per_s: Some(views_per_s), took: None });
         (self.epoch_started, self.epoch_views) = (Instant::now(), 0);
+    }
+
+    /// Measures on a sample of images, without labels, whether the representation has collapsed, and logs it; says when it begins
+    /// and when it ends.
+    pub fn watch_collapse<B: Backend>(&mut self, trainer: &mut Trainer<B>, dataset: &Dataset) -> Result<()> {
+        let (epoch, step, size) = (trainer.position.epoch, trainer.steps(), trainer.config.image_size);
+        let health = match Health::measure(&trainer.model, &mut trainer.params, dataset, size) {
+            Err(Error::NonFinite(problem)) => {
+                self.say(&format!("warning: epoch {epoch}: collapse cannot be measured: {problem}"));
+                return Ok(());
+            }
+            health => health?,
+        };
+        if health.collapsed.iter().any(|what| !self.collapsed.contains(what)) {
+            self.say(&format!("warning: epoch {epoch}: collapse: {health}"));
+        } else if health.collapsed.is_empty() && !self.collapsed.is_empty() {
+            self.say(&format!("epoch {epoch}: the collapse is over: features and heads tell images apart again"));
+        }
+        self.collapsed.clone_from(&health.collapsed);
+        self.log(&Record::Collapse(CollapseRecord { epoch, step, health }));
+        Ok(())
     }
 
     /// Whether a checkpoint is due after the step before `position`.
@@ -250,7 +280,7 @@ impl Run {
         let size = trainer.config.image_size;
         let embeddings = embed(&trainer.model, &mut trainer.params, dataset, size, &mut |_| ())?;
         let evaluation = Evaluator::new(dataset, &trainer.config.eval)?.evaluate(&embeddings, &self.baselines)?;
-        let (epoch, step) = (trainer.position.epoch, trainer.adam.steps());
+        let (epoch, step) = (trainer.position.epoch, trainer.steps());
         if let (Some(h), Some(y)) = (evaluation.backbone, evaluation.feature) {
             self.say(&format!("epoch {epoch}: NMI {:.3} backbone, {:.3} feature", h.nmi, y.nmi));
         }

@@ -33,7 +33,7 @@ impl Run {
 
     /// Writes a checkpoint of the trainer's state, unless there is one, and then removes those that are too old to keep.
     pub fn save<B: Backend>(&mut self, trainer: &Trainer<B>, dataset: &Dataset) -> Result<()> {
-        let (position, step) = (trainer.position, trainer.adam.steps());
+        let (position, step) = (trainer.position, trainer.steps());
         if step == 0 || self.saved.as_ref().is_some_and(|saved| saved.position == position) {
             return Ok(());
         }
@@ -124,11 +124,12 @@ impl Run {
 }
 
 /// The trainer's state as a checkpoint.
-fn state<B: Backend>(trainer: &Trainer<B>, dataset: &Dataset, tensors: Vec<NamedTensor>) -> Checkpoint {
+pub(super) fn state<B: Backend>(trainer: &Trainer<B>, dataset: &Dataset, tensors: Vec<NamedTensor>) -> Checkpoint {
     // Where a run lies, how many threads it has and what it leaves behind is not part of its state: the same state, the same
     // bytes.
-    let Config { checkpoint_every, keep, log_every, .. } = Config::default();
-    let config = Config { out: String::new(), threads: 0, checkpoint_every, keep, log_every, ..trainer.config.clone() };
+    let Config { checkpoint_every, keep, on_nan, log_every, .. } = Config::default();
+    let config =
+        Config { out: String::new(), threads: 0, checkpoint_every, keep, on_nan, log_every, ..trainer.config.clone() };
     let meta = Meta {
         program: env!("CARGO_PKG_VERSION").to_owned(),
         config,

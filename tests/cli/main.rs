@@ -4,6 +4,7 @@ mod bad_input;
 mod checkpoints;
 mod inference;
 mod inspect;
+mod nonfinite;
 mod pack;
 mod refusals;
 mod resume;
