@@ -191,7 +191,38 @@ impl Report {
             return Err(Error::format(path, format!("{length} bytes are too many for a report of a step")));
         }
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        parse(&bytes).map_err(|problem| Error::format(path, problem))
+        Report::parse(&bytes).map_err(|problem| Error::format(path, problem))
+    }
+
+    /// Reads a report's bytes, or says in a line what is wrong with them.
+    pub fn parse(bytes: &[u8]) -> Result<Report, String> {
+        #[derive(Deserialize)]
+        struct Header {
+            format: String,
+            format_version: u32,
+            #[serde(default)]
+            program: String,
+        }
+        let header: Header = serde_json::from_slice(bytes).map_err(|e| format!("no report of a step: {e}"))?;
+        if header.format != FORMAT {
+            return Err("no report of a step of this program".to_owned());
+        }
+        if header.format_version != FORMAT_VERSION {
+            return Err(format!(
+                "report format {}, written by disentangle {}; this is {}, which reads format {FORMAT_VERSION}",
+                header.format_version,
+                header.program.chars().take(20).collect::<String>(),
+                env!("CARGO_PKG_VERSION")
+            ));
+        }
+        let report: Report = serde_json::from_slice(bytes).map_err(|e| format!("damaged report of a step: {e}"))?;
+        if report.epoch == 0 || report.step_in_epoch == 0 || report.step < report.step_in_epoch {
+            return Err("damaged report of a step: epochs and steps count from 1".to_owned());
+        }
+        if report.samples.len() < 2 {
+            return Err("damaged report of a step: a batch has two images or more".to_owned());
+        }
+        Ok(report)
     }
 
     /// What another report of the same step says differently, a line each; policy and program do not count.
@@ -223,34 +254,4 @@ impl Report {
 /// XXH3 of bytes, as digits.
 fn hash(bytes: &[u8]) -> String {
     format!("{:032x}", xxh3_128(bytes))
-}
-
-fn parse(bytes: &[u8]) -> Result<Report, String> {
-    #[derive(Deserialize)]
-    struct Header {
-        format: String,
-        format_version: u32,
-        #[serde(default)]
-        program: String,
-    }
-    let header: Header = serde_json::from_slice(bytes).map_err(|e| format!("no report of a step: {e}"))?;
-    if header.format != FORMAT {
-        return Err("no report of a step of this program".to_owned());
-    }
-    if header.format_version != FORMAT_VERSION {
-        return Err(format!(
-            "report format {}, written by disentangle {}; this is {}, which reads format {FORMAT_VERSION}",
-            header.format_version,
-            header.program.chars().take(20).collect::<String>(),
-            env!("CARGO_PKG_VERSION")
-        ));
-    }
-    let report: Report = serde_json::from_slice(bytes).map_err(|e| format!("damaged report of a step: {e}"))?;
-    if report.epoch == 0 || report.step_in_epoch == 0 || report.step < report.step_in_epoch {
-        return Err("damaged report of a step: epochs and steps count from 1".to_owned());
-    }
-    if report.samples.len() < 2 {
-        return Err("damaged report of a step: a batch has two images or more".to_owned());
-    }
-    Ok(report)
 }

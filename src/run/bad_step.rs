@@ -64,14 +64,10 @@ impl Run {
                  skip, or begin anew with a smaller learning_rate"
             )));
         }
-        if let Err(refused) = self.left_out.add(record.clone()) {
-            // The resumed run will meet it again, and find the same.
-            self.say(&format!("{refused}; the run goes on"));
-        }
         let saved = self.saved.as_ref().map_or(0, |saved| saved.step);
         let (lost, what) = match policy {
-            OnNan::Rollback => (self.left_out.after(saved), "batches after the last checkpoint"),
-            _ => (self.left_out.in_a_row(step), "batches in a row"),
+            OnNan::Rollback => (self.left_out.after(saved) + 1, "batches after the last checkpoint"),
+            _ => (self.left_out.in_a_row(step - 1) + 1, "batches in a row"),
         };
         if lost > MOST_IN_A_ROW {
             self.after_left_out(&record);
@@ -79,6 +75,10 @@ impl Run {
                 "{lost} {what} gave steps that are not finite, the last of them step {step}{where_to_look}; it is not the data: \
                  begin anew with a smaller learning_rate"
             )));
+        }
+        if let Err(refused) = self.left_out.add(record.clone()) {
+            // The resumed run will meet it again, and find the same.
+            self.say(&format!("{refused}; the run goes on"));
         }
         if policy == OnNan::Rollback {
             self.say(&format!("going back to step {saved}, to leave out the batch of step {step}"));

@@ -141,6 +141,32 @@ fn a_run_is_resumed_and_its_model_used_elsewhere() {
     assert!(apart <= 1e-4 * largest, "{apart} of {largest}");
 }
 
+/// Weights of a checkpoint that no step is finite with: the run stops with a report, which a replay on the same device reproduces,
+/// and on the other one calls what it is.
+#[test]
+fn a_step_that_is_not_finite_is_reported_and_repeated() {
+    let folder = Folder::new();
+    folder.done(&format!("train {TINY} --device cuda --out run"));
+    let path = folder.0.path().join("run/checkpoint-epoch0001.safetensors");
+    let mut checkpoint = disentangle::checkpoint::Checkpoint::load(&path).unwrap();
+    let weight = checkpoint.tensors.iter_mut().find(|t| t.name == "backbone.layer1.0.conv1.weight").unwrap();
+    weight.data.fill(1e38);
+    checkpoint.save(&path).unwrap();
+    let said = folder.run("train --resume --out run --epochs 2 --device cuda", Driver::Here);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    for part in
+        ["step 5 (epoch 2, its step 1) is not finite", "forward, conv2d of backbone.layer1.0.conv1", "its images"]
+    {
+        assert!(said.err.contains(part), "no `{part}` in {}", said.err);
+    }
+    assert!(folder.done("replay run/nonfinite-step000005.json").out.contains("reproduced"));
+    let kept = folder.0.path().join("run/nonfinite-step000005.safetensors");
+    let kept = disentangle::checkpoint::Checkpoint::load(&kept).unwrap();
+    assert!(kept.tensors == checkpoint.tensors, "the state before the step has changed");
+    let said = folder.run("replay run/nonfinite-step000005.json --device cpu", Driver::Missing);
+    assert!(said.err.contains("of a run on cuda: here it may differ"), "{}", said.err);
+}
+
 #[test]
 fn without_a_driver_the_cpu_is_taken_or_an_error_says_what_to_install() {
     let folder = Folder::new();
