@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 /// 0..1; a hundredth of that range is far above rounding and far below any feature that splits the images.
 pub const CONSTANT_HEAD: f64 = 1e-2;
 
-/// Images that [`Health::measure`] looks at, at most. Their deviations are known to 1/sqrt(2 x 512), 3 %, and the thresholds are
-/// a factor of ten and more from what healthy networks have.
+/// Images that [`Health::measure`] looks at, at most. Their deviations are known to 1/sqrt(2 x 512), 3 %. After
+/// one epoch of 11 steps on `shapes`, heads deviate by 0.043 (none is constant), 0.037 of the features' mean square is variance,
+/// and their effective rank is 3.0: all far from the thresholds below.
 const SAMPLE: usize = 512;
 /// And at least, if there are so many.
 const SMALLEST_SAMPLE: usize = 64;
@@ -27,7 +28,7 @@ const SMALLEST_SAMPLE: usize = 64;
 const SAMPLE_SEED: u64 = 1;
 
 /// Share of constant heads from which on the heads have collapsed. A few dead heads are usual where there are more heads than
-/// the images have features; a batch norm stands before the sigmoid, so that untrained heads deviate by 0.2 and none is
+/// the images have features; a batch norm stands before the sigmoid, so that no head of an untrained network is
 /// constant.
 const CONSTANT_HEADS: f64 = 0.9;
 
@@ -62,6 +63,10 @@ pub struct HeadActivity {
     /// Heads whose standard deviation over the images is below [`CONSTANT_HEAD`].
     pub constant_heads: usize,
 }
+
+/// Steps before which nothing is called a collapse: evaluation takes running statistics, in which two updates a step by a tenth
+/// leave 0.9^44, 1 %, of the meaningless first ones.
+pub const SETTLED_STEPS: u64 = 22;
 
 /// What of a representation is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -98,7 +98,7 @@ pub struct EvalRecord {
 /// One line of `timing.jsonl`: how long what `metrics.jsonl` tells took.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Timing {
-    /// `step`, `epoch` or `eval`, as in `metrics.jsonl`.
+    /// `step`, `epoch`, `eval`, `collapse` or `nonfinite`, as in `metrics.jsonl`.
     pub kind: &'static str,
     /// Steps since the beginning of the run.
     pub step: u64,
@@ -107,7 +107,7 @@ pub struct Timing {
     /// Images a second, each view counted: of a step, or over the part of an epoch that this process trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub views_per_s: Option<f64>,
-    /// Seconds that an evaluation took.
+    /// Seconds that an evaluation or a look for collapse took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub took: Option<f64>,
 }

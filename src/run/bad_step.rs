@@ -37,6 +37,7 @@ impl Run {
     pub fn after_left_out(&mut self, record: &NonFiniteRecord) {
         (self.evaluation, self.evaluation_logged) = (None, false);
         self.log(&Record::NonFinite(record.clone()));
+        self.time_now("nonfinite", record.step, None);
     }
 
     /// What there is to do about a bad step. The device is at rest, the trainer has the state before the step, and there is
@@ -60,8 +61,8 @@ impl Run {
         if policy == OnNan::Stop {
             self.after_left_out(&record);
             return Err(Error::NonFinite(format!(
-                "step {step} is not finite{where_to_look}; what was before it is intact: go on behind it with --resume --on-nan \
-                 skip, or begin anew with a smaller learning_rate"
+                "step {step} is not finite: {bad}; it has changed nothing, and the last checkpoint is intact{where_to_look}; go on \
+                 behind it with --resume --on-nan skip, or begin anew with a smaller learning_rate"
             )));
         }
         let saved = self.saved.as_ref().map_or(0, |saved| saved.step);

@@ -48,7 +48,7 @@ use crate::backend::Backend;
 use crate::checkpoint::weights_hash;
 use crate::data::Dataset;
 use crate::data::loader::Position;
-use crate::eval::collapse::{Collapse, Health};
+use crate::eval::collapse::{Collapse, Health, SETTLED_STEPS};
 use crate::eval::embed::embed;
 use crate::eval::{Baselines, Evaluation, Evaluator};
 use crate::log::{CollapseRecord, EpochRecord, EvalRecord, JsonLines, Plan, Progress, Record, StepRecord, Timing};
@@ -227,14 +227,18 @@ impl Run {
     /// Measures on a sample of images, without labels, whether the representation has collapsed, and logs it; says when it begins
     /// and when it ends.
     pub fn watch_collapse<B: Backend>(&mut self, trainer: &mut Trainer<B>, dataset: &Dataset) -> Result<()> {
+        let begun = Instant::now();
         let (epoch, step, size) = (trainer.position.epoch, trainer.steps(), trainer.config.image_size);
-        let health = match Health::measure(&trainer.model, &mut trainer.params, dataset, size) {
+        let mut health = match Health::measure(&trainer.model, &mut trainer.params, dataset, size) {
             Err(Error::NonFinite(problem)) => {
                 self.say(&format!("warning: epoch {epoch}: collapse cannot be measured: {problem}"));
                 return Ok(());
             }
             health => health?,
         };
+        if trainer.adam.steps() < SETTLED_STEPS {
+            health.collapsed.clear();
+        }
         if health.collapsed.iter().any(|what| !self.collapsed.contains(what)) {
             self.say(&format!("warning: epoch {epoch}: collapse: {health}"));
         } else if health.collapsed.is_empty() && !self.collapsed.is_empty() {
@@ -242,6 +246,7 @@ impl Run {
         }
         self.collapsed.clone_from(&health.collapsed);
         self.log(&Record::Collapse(CollapseRecord { epoch, step, health }));
+        self.time_now("collapse", step, Some(begun));
         Ok(())
     }
 
@@ -291,10 +296,7 @@ impl Run {
         self.write(RESULTS, results_json(&evaluation, &weights));
         if !self.evaluation_logged {
             self.log(&Record::Eval(EvalRecord { epoch, step, evaluation: evaluation.clone() }));
-            let (seconds, at) = self.clock;
-            let seconds = seconds + at.elapsed().as_secs_f64();
-            let took = Some(begun.elapsed().as_secs_f64());
-            self.time(Timing { kind: "eval", step, seconds, views_per_s: None, took });
+            self.time_now("eval", step, Some(begun));
         }
         (self.evaluation, self.evaluation_logged) = (Some(evaluation), true);
         Ok(())
@@ -351,6 +353,14 @@ impl Run {
     fn time(&mut self, timing: Timing) {
         let said = self.timing.write(timing.to_json());
         self.say_all([said]);
+    }
+
+    /// What the clock of the run says at a line that is no step's, and how long took what began at some time.
+    fn time_now(&mut self, kind: &'static str, step: u64, begun: Option<Instant>) {
+        let (seconds, at) = self.clock;
+        let seconds = seconds + at.elapsed().as_secs_f64();
+        let took = begun.map(|begun| begun.elapsed().as_secs_f64());
+        self.time(Timing { kind, step, seconds, views_per_s: None, took });
     }
 
     fn sync(&mut self) {

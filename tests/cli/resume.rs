@@ -76,7 +76,8 @@ fn an_evaluation_that_is_missing_is_made_up() {
     folder.done(&format!("{TINY} --epochs 2 --set eval.every=1 --out whole"));
     let log = String::from_utf8(folder.read("whole/metrics.jsonl")).unwrap();
     let lines: Vec<&str> = log.split_inclusive('\n').collect();
-    for (lines, results) in [(&lines[..11], true), (&lines[..11], false), (&lines[..], false)] {
+    let before = &lines[..lines.len() - 1];
+    for (lines, results) in [(before, true), (before, false), (&lines[..], false)] {
         copy_files(&folder.path("whole"), &folder.path("resumed"));
         folder.write("resumed/metrics.jsonl", lines.concat());
         if !results {

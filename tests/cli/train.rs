@@ -38,10 +38,10 @@ fn a_run_leaves_its_files_and_a_table() {
     let weights = folder.json("run/results.json")["weights"].as_str().unwrap().to_owned();
     assert_eq!(said.out.lines().last(), Some(format!("weights {weights}").as_str()));
     assert_eq!(folder.checkpoint("run/checkpoint-epoch0002.safetensors").weights_hash(), weights);
-    // 2 epochs of 4 steps, each followed by its epoch and its evaluation.
+    // 2 epochs of 4 steps, each followed by its epoch, a look for collapse and its evaluation.
     let metrics = folder.metrics("run");
     let kinds: Vec<&str> = metrics.iter().map(|line| line["kind"].as_str().unwrap()).collect();
-    let epoch = ["step", "step", "step", "step", "epoch", "eval"];
+    let epoch = ["step", "step", "step", "step", "epoch", "collapse", "eval"];
     assert_eq!(kinds, [epoch, epoch].concat());
     let times = folder.lines("run", "timing.jsonl");
     let places = |line: &BTreeMap<String, Value>| (line["kind"].clone(), line["step"].clone());
