@@ -63,7 +63,7 @@ fn a_run_leaves_its_files_and_a_table() {
     let total = loss(0, "loss_instance") + loss(0, "loss_feature") - loss(0, "entropy");
     assert!((loss(0, "loss") - total).abs() < 2e-6);
     // The cosine to 0 over two epochs.
-    assert_eq!((loss(0, "learning_rate"), loss(6, "learning_rate")), (1e-3, 0.5e-3));
+    assert_eq!((loss(0, "learning_rate"), loss(7, "learning_rate")), (1e-3, 0.5e-3));
 }
 
 #[test]
