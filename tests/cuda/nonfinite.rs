@@ -218,11 +218,14 @@ fn found<B: Backend>(backend: &B, config: &Config, factors: &[(&str, f64)]) -> O
     found.site
 }
 
+/// Configuration, factors of parameters; when, operation, layer and tensor.
+type Case<'a> = (&'a Config, &'a [(&'a str, f64)], Pass, &'a str, &'a str, &'a str);
+
 fn sites<B: Backend>(backend: &B) {
     let clipped = config(4, 2);
     let free = Config { clip_norm: 0.0, ..clipped.clone() };
     assert_eq!(found(backend, &clipped, &[]), None);
-    let cases: [(&Config, &[(&str, f64)], Pass, &str, &str, &str); 6] = [
+    let cases: [Case; 6] = [
         (
             &clipped,
             &[("backbone.conv1.weight", 1e300)],
