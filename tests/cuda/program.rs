@@ -88,7 +88,7 @@ impl Folder {
     }
 
     #[track_caller]
-    fn done_with(&self, words: &str, variables: &[(&'static str, String)]) -> Said {
+    pub fn done_with(&self, words: &str, variables: &[(&'static str, String)]) -> Said {
         let said = self.run_with(words, Driver::Here, variables);
         assert_eq!(said.code, Some(0), "{words}: {}", said.err);
         said

@@ -166,7 +166,7 @@ fn whatever_fails_once_the_run_ends_in_the_same_bytes() {
             said.expect(1, &["Input/output error"]);
             place.done(if place.path("run/config.toml").exists() { RESUME } else { RUN });
         }
-        reference().0.assert_same_run(&place, &format!("{operation:?}: {}", said.err));
+        reference().0.assert_same_end(&place, &format!("{operation:?}: {}", said.err));
         tried += 1;
     }
     println!("{tried} of {} operations failed once; all runs ended in the same bytes", operations.len());
