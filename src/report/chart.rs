@@ -218,7 +218,7 @@ pub fn short(value: f64) -> String {
     };
     match size {
         _ if !value.is_finite() => "-".into(),
-        s if s == 0.0 => "0".into(),
+        0.0 => "0".into(),
         s if s >= 1e6 => trim(format!("{:.1}", value / 1e6)) + "M",
         s if s >= 1e4 => trim(format!("{:.1}", value / 1e3)) + "k",
         s if s >= 100.0 => format!("{value:.0}"),
