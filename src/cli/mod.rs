@@ -161,10 +161,14 @@ impl Trained {
 
     /// The network with its numbers on a device.
     fn model_on<B: Backend>(&self, backend: B) -> Result<(Model, Params<B>)> {
-        let mut params = Params::new(backend, self.config.seed);
-        let model = Model::new(&mut params, &architecture(&self.config))?;
-        snapshot::restore_params(&mut params, &self.checkpoint)
-            .map_err(|e| Error::format(&self.path, e.to_string()))?;
+        let tensors = self.checkpoint.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone()));
+        let mut params = Params::for_tensors(backend, self.config.seed, tensors);
+        let context = |e: Error| match e {
+            Error::Shape { .. } => Error::format(&self.path, e.to_string()),
+            e => e,
+        };
+        let model = Model::new(&mut params, &architecture(&self.config)).map_err(context)?;
+        snapshot::restore_params(&mut params, &self.checkpoint).map_err(context)?;
         Ok((model, params))
     }
 }

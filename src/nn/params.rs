@@ -1,5 +1,7 @@
 //! All numbers of a network by name: parameters, and the running statistics of batch norm.
 
+use std::collections::HashMap;
+
 use super::init;
 use crate::backend::Backend;
 use crate::tensor::{Shape, Tensor};
@@ -65,12 +67,20 @@ pub struct Params<B: Backend> {
     backend: B,
     seed: u64,
     entries: Vec<Param<B>>,
+    /// Sides of each tensor of the file that the numbers will come from.
+    expected: Option<HashMap<String, Vec<usize>>>,
 }
 
 impl<B: Backend> Params<B> {
     /// None yet; new ones are drawn from `seed`.
     pub fn new(backend: B, seed: u64) -> Self {
-        Params { backend, seed, entries: Vec::new() }
+        Params { backend, seed, entries: Vec::new(), expected: None }
+    }
+
+    /// None yet; those to come will be read from a file that has tensors of these names and sides. What a file's
+    /// configuration asks for beyond them is refused before it takes memory.
+    pub fn for_tensors(backend: B, seed: u64, tensors: impl Iterator<Item = (String, Vec<usize>)>) -> Self {
+        Params { expected: Some(tensors.collect()), ..Params::new(backend, seed) }
     }
 
     /// The device.
@@ -78,8 +88,18 @@ impl<B: Backend> Params<B> {
         &self.backend
     }
 
-    /// Adds a tensor with the first value of its role.
+    /// Adds a tensor with the first value of its role. Errors if the file it is to come from has no such tensor.
     pub fn add(&mut self, name: String, shape: Shape, role: Role) -> Result<ParamId> {
+        if let Some(expected) = &self.expected {
+            let found = match expected.get(&name) {
+                Some(sides) if sides.iter().product::<usize>() == shape.elems() => None,
+                Some(sides) => Some(format!("is {sides:?}, not of {} numbers", shape.elems())),
+                None => Some("is missing".into()),
+            };
+            if let Some(found) = found {
+                return Err(Error::shape("checkpoint", format!("{name} {found}: it is of another network")));
+            }
+        }
         let id = ParamId(self.entries.len());
         let values = init::values(self.seed, id.0 as u64, shape, role);
         let tensor = self.backend.upload(shape, &values)?;

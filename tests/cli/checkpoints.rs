@@ -134,3 +134,18 @@ fn data_that_vanish_leave_the_last_good_step() {
     assert_eq!(folder.metrics("run").iter().filter(|line| line["kind"] == "step").count() as u64, step);
     assert!(err.lines().last().unwrap().starts_with("error: ") && err.contains("photos.pack"), "{err}");
 }
+
+/// A file of a few kilobytes, whole by its checksums, that asks for a network of 26 GB.
+#[test]
+fn a_configuration_cannot_ask_for_more_than_its_file_holds() {
+    let folder = Folder::new();
+    folder.done(&format!("{TINY} --epochs 1 --out run"));
+    let name = format!("run/{}", after(1));
+    let mut checkpoint = folder.checkpoint(&name);
+    checkpoint.meta.config.base_width = 1024;
+    checkpoint.meta.config.backbone = disentangle::nn::Backbone::ResNet50;
+    checkpoint.save(&folder.path(&name)).unwrap();
+    for words in ["eval run", "embed run --data shapes:8 --out out"] {
+        folder.refused(words, 1, &["checkpoint-epoch0001", "backbone.conv1.weight is [4, 3, 7, 7]", "another network"]);
+    }
+}
