@@ -191,7 +191,7 @@ impl Clustering {
     /// k-means of `points` (n x `dim`, row-major) with `k` clusters, at most n; `shown` images are named of each.
     ///
     /// # Errors
-    /// As [`KMeans::fit`].
+    /// As [`KMeans::fit`](crate::eval::kmeans::KMeans::fit).
     pub fn of<B: Backend>(
         backend: &B,
         points: &[f32],

@@ -31,7 +31,7 @@ pub fn place(points: &[[f64; 2]]) -> Vec<[f64; 2]> {
 /// Whether a map explains its groups beneath.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Legend {
-    /// A mark and a name for each, up to [`NAMED`] groups.
+    /// A mark and a name for each, up to `NAMED` groups.
     Shown,
     /// The names in the map say enough.
     Hidden,

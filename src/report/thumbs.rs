@@ -170,7 +170,7 @@ pub fn jpeg_uri(pixels: &[u8], width: usize, height: usize) -> Result<String> {
     Ok(uri)
 }
 
-/// [`png`] as a link that holds it.
+/// [`png()`] as a link that holds it.
 pub fn png_uri(pixels: &[u8], width: usize, height: usize) -> String {
     format!("data:image/png;base64,{}", BASE64.encode(png(pixels, width, height)))
 }

@@ -186,7 +186,7 @@ kernel! {
         x: Slice<'a, f32>,
         /// `[n, runs]`, below `clusters`.
         labels: Slice<'a, u32>,
-        /// `[n, runs]`, below `clusters`, or [`NONE`](crate::eval::kmeans::NONE).
+        /// `[n, runs]`, below `clusters`, or `NONE`.
         before: Slice<'a, u32>,
         /// `[targets]`
         run: Slice<'a, u32>,

@@ -1,6 +1,6 @@
 //! t-SNE: a map of high-dimensional points in the plane that keeps neighbours together (van der Maaten and Hinton 2008).
 //!
-//! With `p_ij` the similarities of points i and j (see [`affinities`]) and those of their places y in the map
+//! With `p_ij` the similarities of points i and j (see `affinities`) and those of their places y in the map
 //!
 //! ```text
 //! q_ij = w_ij / Z,   w_ij = 1 / (1 + |y_i - y_j|^2),   Z = sum_{k != l} w_kl,
