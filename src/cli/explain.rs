@@ -4,15 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
-use toml::Value;
 
-use super::args::{classes, present, sources};
+use super::args::ModelArgs;
 use super::data::{self, Progress};
 use super::{Trained, interrupt, on_device, print, trained};
 use crate::atomic_file::write_atomically;
 use crate::autograd::Tape;
 use crate::backend::Backend;
-use crate::config::{Device, Overrides, Precision};
 use crate::data::augment::{Size, resize};
 use crate::data::loader::with_workspace;
 use crate::data::source::decode;
@@ -72,37 +70,12 @@ pub struct ExplainArgs {
     /// Seed of the choice of images and of the samples.
     #[arg(long, value_name = "S", default_value = "42")]
     pub seed: u64,
-    /// Take these classes only: names with commas between, @FILE with a name a line, or `imagenet-10`; '' takes all
-    /// [default: as it was trained].
-    #[arg(long, value_name = "LIST", value_delimiter = ',', num_args = 1)]
-    pub classes: Option<Vec<String>>,
-    /// Where to compute [default: auto].
-    #[arg(long, value_name = "auto|cpu|cuda[:N]")]
-    pub device: Option<Device>,
-    /// What a GPU computes in [default: as it was trained].
-    #[arg(long)]
-    pub precision: Option<Precision>,
-    /// Worker threads; results do not depend on it [default: all cores].
-    #[arg(long, value_name = "N")]
-    pub threads: Option<u32>,
-    /// Set any configuration key; repeatable.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    /// What every command that uses a trained model has.
+    #[command(flatten)]
+    pub common: ModelArgs,
 }
 
 impl ExplainArgs {
-    /// What the options change in the model's configuration: see [`Overrides::resolve_over`].
-    pub fn overrides(&self) -> Overrides {
-        let given = [
-            ("data", sources(&self.data)),
-            ("classes", classes(self.classes.as_deref())),
-            ("device", self.device.map(|device| Value::from(String::from(device)))),
-            ("precision", self.precision.map(|precision| Value::from(String::from(precision)))),
-            ("threads", self.threads.map(Value::from)),
-        ];
-        Overrides { file: None, options: present(given), set: self.set.clone() }
-    }
-
     fn explainer(&self) -> Explainer {
         Explainer {
             slic: Slic { superpixels: self.superpixels as usize, ..Slic::default() },
@@ -156,7 +129,7 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     if !(0.0..1.0).contains(&args.above) {
         return Err(Error::Usage(format!("--above {}: outputs are between 0 and 1", args.above)));
     }
-    let network = trained(&args.model, &args.overrides())?;
+    let network = trained(&args.model, &args.common.overrides(&args.data))?;
     let out = args.out.clone().unwrap_or_else(|| network.path.with_file_name("explain"));
     on_device!(&network.config, backend => explain_on(args, &network, backend, &out))
 }

@@ -4,14 +4,15 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
+/// The classes of ImageNet-10, WordNet identifiers with spaces between. Chang et al., "Deep Adaptive Image Clustering", ICCV
+/// 2017: 13,000 training images.
+pub(crate) const IMAGENET_10: &str =
+    "n02056570 n02085936 n02128757 n02690373 n02692877 n03095699 n04254680 n04285008 n04467665 n07747607";
+
 /// Subsets of ImageNet by name: WordNet identifiers.
 const BUILT_IN: [(&str, &str); 2] = [
-    // Chang et al., "Deep Adaptive Image Clustering", ICCV 2017: 13,000 training images.
-    (
-        "imagenet-10",
-        "n02056570 n02085936 n02128757 n02690373 n02692877 n03095699 n04254680 n04285008 n04467665 n07747607",
-    ),
-    // The same: 15 breeds of dogs, 19,500 training images.
+    ("imagenet-10", IMAGENET_10),
+    // Of the same paper: 15 breeds of dogs, 19,500 training images.
     (
         "imagenet-dogs",
         "n02085936 n02086646 n02088238 n02091467 n02097130 n02099601 n02101388 n02101556 n02102177 n02105056 n02105412 \

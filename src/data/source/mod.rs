@@ -36,6 +36,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use chosen::IMAGENET_10;
 pub use decode::{Colour, ImageFormat, MAX_PIXELS, PictureKind, decode, decode_into, picture_kind};
 pub use options::{Cifar100Labels, SourceOptions, Split};
 
