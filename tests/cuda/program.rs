@@ -2,7 +2,7 @@
 //! one before it starts.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -62,8 +62,8 @@ impl Folder {
         self.run_with(words, driver, &[])
     }
 
-    /// The same with more variables in its environment.
-    fn run_with(&self, words: &str, driver: Driver, variables: &[(&'static str, String)]) -> Said {
+    /// A command with `words`, which are separated by spaces.
+    fn command(&self, words: &str, driver: Driver, variables: &[(&'static str, String)]) -> Command {
         let mut command = Command::new(program());
         command.envs(self.1.iter().chain(variables).map(|(name, value)| (name, value)));
         command.current_dir(self.0.path()).args(words.split_whitespace());
@@ -74,7 +74,12 @@ impl Folder {
             // A real driver cannot be hidden, but its devices can.
             (Driver::Missing, _) => command.env("CUDA_VISIBLE_DEVICES", "-1").env_remove("LD_PRELOAD"),
         };
-        let Output { status, stdout, stderr } = command.output().unwrap();
+        command
+    }
+
+    /// [`Folder::run`] with more variables in its environment.
+    fn run_with(&self, words: &str, driver: Driver, variables: &[(&'static str, String)]) -> Said {
+        let Output { status, stdout, stderr } = self.command(words, driver, variables).output().unwrap();
         let [out, err] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
         assert!(!err.contains("panicked"), "{words}: {err}");
         assert!(!err.lines().any(|line| line.starts_with("vgpu: ")), "{words}: {err}");
@@ -164,6 +169,32 @@ fn a_run_is_resumed_and_its_model_used_elsewhere() {
     let largest = cpu.iter().fold(0f32, |largest, value| largest.max(value.abs()));
     let apart = cuda.iter().zip(&cpu).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
     assert!(apart <= 1e-4 * largest, "{apart} of {largest}");
+}
+
+/// The first run on a device chooses engines by timing. Killed at once, it has left its choices: the resumed run takes them, and
+/// ends in the bytes of the run that was never killed.
+#[test]
+#[cfg(unix)]
+fn killed_in_its_first_steps_and_resumed_is_uninterrupted() {
+    let folder = Folder::new();
+    let run = TINY.replace("--epochs 1", "--epochs 2 --set keep=0 --checkpoint-every 1step --set eval.every=1");
+    let words = format!("train {run} --device cuda --out killed");
+    let mut child =
+        folder.command(&words, Driver::Here, &[]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let first = "killed/checkpoint-epoch0000-step000001.safetensors";
+    while !folder.exists(first) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before its first checkpoint");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    folder.done("train --resume --out killed --device cuda");
+    folder.done(&format!("train {run} --device cuda --out whole"));
+    for name in
+        ["metrics.jsonl", "results.json", "checkpoint-epoch0001.safetensors", "checkpoint-epoch0002.safetensors"]
+    {
+        assert!(folder.read(&format!("killed/{name}")) == folder.read(&format!("whole/{name}")), "{name}");
+    }
 }
 
 /// What a step's line says but for the time it took.

@@ -43,12 +43,6 @@ pub(super) struct Device {
     pub(super) copy: Arc<CudaStream>,
 }
 
-impl Drop for Device {
-    fn drop(&mut self) {
-        self.engines.get_mut().save();
-    }
-}
-
 impl fmt::Debug for Cuda {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cuda").field("precision", &self.device.precision).finish_non_exhaustive()
@@ -182,11 +176,12 @@ impl Cuda {
         let Device { engines, cudnn, pool, .. } = &*self.device;
         let key = format!("{convolution:?}");
         let known = engines.borrow().get(&key).and_then(|choice| cudnn.chosen(convolution, choice).ok());
-        let plan = match known {
-            Some(plan) => plan,
-            None => cudnn.tune(convolution, operands, pool).map_err(|why| why.to_string())?,
-        };
-        engines.borrow_mut().set(key, plan.choice);
+        if let Some(plan) = known {
+            return Ok(Rc::new(plan));
+        }
+        let plan = cudnn.tune(convolution, operands, pool).map_err(|why| why.to_string())?;
+        let settled = engines.borrow_mut().settle(key, plan.choice);
+        let plan = if settled == plan.choice { plan } else { cudnn.chosen(convolution, settled).unwrap_or(plan) };
         Ok(Rc::new(plan))
     }
 

@@ -32,7 +32,6 @@ pub struct Engines {
     path: Option<PathBuf>,
     device: String,
     known: BTreeMap<String, Choice>,
-    changed: bool,
 }
 
 impl Engines {
@@ -43,7 +42,7 @@ impl Engines {
 
     fn in_file(path: Option<PathBuf>, device: String) -> Self {
         let known = path.as_deref().and_then(|path| read(path).remove(&device)).unwrap_or_default();
-        Engines { path, device, known, changed: false }
+        Engines { path, device, known }
     }
 
     /// The choice for a convolution.
@@ -51,25 +50,25 @@ impl Engines {
         self.known.get(convolution).copied()
     }
 
-    /// Remembers a choice, for this process.
-    pub fn set(&mut self, convolution: String, choice: Choice) {
-        self.changed |= self.known.insert(convolution, choice) != Some(choice);
-    }
-
-    /// Writes what is new beside what other runs wrote meanwhile. A cache that cannot be written is no error: then each run
-    /// chooses for itself.
-    pub fn save(&mut self) {
-        let (true, Some(path)) = (self.changed, &self.path) else { return };
-        let mut all = read(path);
-        let ours = all.entry(self.device.clone()).or_default();
-        // Who came first is right: a run may be under way with its choice.
-        self.known.iter().for_each(|(key, &choice)| {
-            ours.entry(key.clone()).or_insert(choice);
-        });
-        let _ = path.parent().map(std::fs::create_dir_all);
-        let text = serde_json::to_string_pretty(&all).unwrap_or_default();
-        let _ = write_atomically(path, |file| writeln!(file, "{text}"));
-        self.changed = false;
+    /// Remembers a choice, on the disk when this returns: whoever goes on where this process was killed takes the same. Gives the
+    /// one that holds, for another process may have been first, and a run may be under way with its choice. A cache that
+    /// cannot be written is no error: then each run chooses for itself.
+    pub fn settle(&mut self, convolution: String, choice: Choice) -> Choice {
+        let mut all = self.path.as_deref().map(read).unwrap_or_default();
+        let there = all.entry(self.device.clone()).or_default();
+        // What was known when this process began, and is chosen anew, did not work.
+        if let Some(&first) = there.get(&convolution).filter(|first| Some(*first) != self.known.get(&convolution)) {
+            self.known.insert(convolution, first);
+            return first;
+        }
+        there.insert(convolution.clone(), choice);
+        self.known.insert(convolution, choice);
+        if let Some(path) = &self.path {
+            let _ = path.parent().map(std::fs::create_dir_all);
+            let text = serde_json::to_string_pretty(&all).unwrap_or_default();
+            let _ = write_atomically(path, |file| writeln!(file, "{text}"));
+        }
+        choice
     }
 }
 
@@ -90,13 +89,13 @@ mod tests {
         let open = |device: &str| Engines::in_file(Some(path.clone()), device.into());
         let (mut one, mut two) = (open("a"), open("a"));
         let choice = |engine| Choice { fallback: false, engine };
-        one.set("x".into(), choice(3));
-        two.set("x".into(), choice(4));
-        two.set("y".into(), choice(5));
-        one.save();
-        two.save();
-        let known = open("a");
+        assert_eq!(one.settle("x".into(), choice(3)), choice(3));
+        assert_eq!(two.settle("x".into(), choice(4)), choice(3), "another process was first");
+        assert_eq!(two.settle("y".into(), choice(5)), choice(5));
+        let mut known = open("a");
         assert_eq!((known.get("x"), known.get("y"), known.get("z")), (Some(choice(3)), Some(choice(5)), None));
+        assert_eq!(known.settle("y".into(), choice(6)), choice(6), "what was known did not work");
+        assert_eq!(open("a").get("y"), Some(choice(6)));
         assert_eq!(open("b").get("x"), None);
         std::fs::write(&path, "{ broken").unwrap();
         assert_eq!(open("a").get("x"), None);
