@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::atomic_file::write_atomically;
+use crate::log::CollapseRecord;
 use crate::{Error, Result};
 
 const METRICS: &str = "metrics.jsonl";
@@ -37,6 +38,8 @@ pub struct History {
     pub entries: Vec<Entry>,
     /// Seconds since training began and views a second, by step; empty where nothing tells.
     pub timing: Vec<Timing>,
+    /// What each look for collapse found, in order.
+    pub health: Vec<CollapseRecord>,
     /// Lines that are no records.
     pub unreadable: usize,
 }
@@ -55,15 +58,18 @@ pub struct Timing {
 impl History {
     /// The logs of the run in `folder`; empty if it has none. [`Error::Io`] if they are there and cannot be read.
     pub fn read(folder: &Path) -> Result<History> {
-        let (mut entries, broken) = lines(&folder.join(METRICS))?;
-        let (times, broken_times) = lines(&folder.join(TIMING))?;
+        let mut health = Vec::new();
+        let (mut entries, broken) = lines(&folder.join(METRICS), &mut |entry, line| {
+            health.extend((entry.kind == "collapse").then(|| serde_json::from_slice(line).ok()).flatten());
+        })?;
+        let (times, broken_times) = lines(&folder.join(TIMING), &mut |_, _| ())?;
         // Runs of an earlier version have their times among the metrics.
         let own = if times.is_empty() { &entries } else { &times };
         let timing = own.iter().filter(|entry| entry.kind == "step").filter_map(Timing::of).collect();
         for entry in &mut entries {
             entry.values.retain(|(name, _)| name != "seconds" && name != "views_per_s");
         }
-        Ok(History { entries, timing, unreadable: broken + broken_times })
+        Ok(History { entries, timing, health, unreadable: broken + broken_times })
     }
 
     /// The entries of a kind.
@@ -140,15 +146,16 @@ impl Timing {
     }
 }
 
-/// The entries of the log at `path`, and how many lines are none. No log has none.
-fn lines(path: &Path) -> Result<(Vec<Entry>, usize)> {
+/// The entries of the log at `path`, each also given to `see` with its line, and how many lines are none. No log has none.
+fn lines(path: &Path, see: &mut dyn FnMut(&Entry, &[u8])) -> Result<(Vec<Entry>, usize)> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
         Err(e) => return Err(Error::io("read", path)(e)),
     };
     let lines: Vec<&[u8]> = bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty()).collect();
-    let entries: Vec<Entry> = lines.iter().filter_map(|line| Entry::parse(line)).collect();
+    let entry = |line: &&[u8]| Entry::parse(line).inspect(|entry| see(entry, line));
+    let entries: Vec<Entry> = lines.iter().filter_map(entry).collect();
     let broken = lines.len() - entries.len();
     Ok((entries, broken))
 }

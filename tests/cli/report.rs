@@ -55,6 +55,7 @@ fn training_ends_with_a_report() {
         "gradient",
         "throughput",
         "effective-rank",
+        "head-deviation",
         "tsne-h-cluster",
         "tsne-h-class",
         "tsne-y-cluster",
@@ -65,6 +66,8 @@ fn training_ends_with_a_report() {
         assert!(html.contains(&format!("<figure id=\"{figure}\"")), "no figure {figure}");
     }
     assert!(!without_pictures(&html).contains("NaN") && !html.contains("http-equiv=\"refresh\""));
+    // Nothing went wrong: that the run was looked at for a collapse is no warning.
+    assert!(!html.contains("class=\"warning\""));
     // Nothing is fetched from anywhere.
     for name in ["src", "href", "xlink:href"] {
         let outside =

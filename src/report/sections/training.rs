@@ -2,11 +2,15 @@
 
 use maud::html;
 
+use crate::log::CollapseRecord;
 use crate::report::chart::{Axis, Chart, Line, Look, Scale, joined_points, short};
 use crate::report::figure::Figure;
 use crate::report::history::Entry;
 use crate::report::page::{Part, Section, count};
 use crate::report::run_files::RunFiles;
+
+/// Incidents that a page tells of one by one.
+const INCIDENTS: usize = 20;
 
 /// A curve over the steps.
 struct Curve<'a> {
@@ -52,13 +56,38 @@ pub fn section(run: &RunFiles) -> Section {
     let mut figures: Vec<Figure> = curves.iter().filter_map(|curve| draw(run, curve)).collect();
     figures.extend(throughput(run));
     figures.extend(health(run));
-    let warnings: Vec<&Entry> =
-        run.history.entries.iter().filter(|e| !["step", "epoch", "eval"].contains(&&*e.kind)).collect();
+    let mut warnings = collapses(&run.history.health);
+    warnings.extend(incidents(&run.history.entries));
     let text = html! {
         @if figures.is_empty() { p { "No step was logged." } }
-        @for warning in warnings { p.warning { (describe(warning)) } }
+        @for warning in warnings { p.warning { (warning) } }
     };
     Section::new("training", "Training", vec![Part::Html(text), Part::Figures(figures)])
+}
+
+/// A sentence for each time the representation had collapsed, from when to when.
+fn collapses(health: &[CollapseRecord]) -> Vec<String> {
+    let episodes = health.chunk_by(|a, b| a.health.collapsed.is_empty() == b.health.collapsed.is_empty());
+    let tell = |episode: &[CollapseRecord]| {
+        let (first, last) = (episode.first()?, episode.last()?);
+        let when = match (first.epoch, last.epoch) {
+            (first, last) if first == last => format!("after epoch {first}"),
+            (first, last) => format!("from epoch {first} to epoch {last}"),
+        };
+        (!last.health.collapsed.is_empty()).then(|| format!("Collapse {when}: {}", last.health))
+    };
+    episodes.filter_map(tell).collect()
+}
+
+/// What the log holds besides measurements, at most [`INCIDENTS`] of it.
+fn incidents(entries: &[Entry]) -> Vec<String> {
+    let all: Vec<&Entry> =
+        entries.iter().filter(|e| !["step", "epoch", "eval", "collapse"].contains(&&*e.kind)).collect();
+    let mut said: Vec<String> = all.iter().take(INCIDENTS).map(|entry| describe(entry)).collect();
+    if let Some(more @ 1..) = all.len().checked_sub(INCIDENTS) {
+        said.push(format!("and {more} more in metrics.jsonl"));
+    }
+    said
 }
 
 /// A line of the log that is no measurement, in words.
@@ -131,7 +160,7 @@ fn throughput(run: &RunFiles) -> Option<Figure> {
     })
 }
 
-/// Figures that need no labels, over the evaluations: a single one is no curve.
+/// Figures that need no labels, measured on a sample of images after each epoch: a single one is no curve.
 fn health(run: &RunFiles) -> Vec<Figure> {
     let measures = [
         (
@@ -150,7 +179,7 @@ fn health(run: &RunFiles) -> Vec<Figure> {
         ),
     ];
     let figure = |(id, title, unit, key, about): (&str, &str, &str, &str, &str)| {
-        let points = run.history.by_epoch("eval", key);
+        let points = run.history.by_epoch("collapse", key);
         let chart = Chart {
             x: Axis { label: "epoch".into(), whole: true, include: vec![0.0], ..Axis::default() },
             y: Axis { label: unit.into(), include: vec![0.0], ..Axis::default() },
@@ -166,4 +195,39 @@ fn health(run: &RunFiles) -> Vec<Figure> {
         })
     };
     measures.into_iter().filter_map(figure).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::collapse::{Collapse, HeadActivity, Health, Spread};
+
+    #[test]
+    fn a_healthy_run_warns_of_nothing_and_a_collapse_is_told_once() {
+        let record = |epoch, collapsed: &[Collapse]| CollapseRecord {
+            epoch,
+            step: 10 * epoch,
+            health: Health {
+                images: 100,
+                spread: Spread { variance: 1.0, effective_rank: 1.5 },
+                variance_share: 0.5,
+                heads: HeadActivity { mean: 0.5, deviation: 0.1, constant_heads: 7 },
+                collapsed: collapsed.to_vec(),
+            },
+        };
+        let rank = [Collapse::Rank];
+        assert_eq!(collapses(&[]), [""; 0]);
+        assert_eq!(collapses(&[record(1, &[]), record(2, &[])]), [""; 0]);
+        let told = collapses(&[record(1, &[]), record(2, &rank), record(3, &rank), record(4, &[]), record(5, &rank)]);
+        assert_eq!(told.len(), 2);
+        assert!(told[0].starts_with("Collapse from epoch 2 to epoch 3: the features of 100 images lie on a line"));
+        assert!(told[1].starts_with("Collapse after epoch 5: "));
+
+        let entry = |kind: &str| Entry { kind: kind.into(), step: 3, epoch: 1, values: vec![], words: vec![] };
+        let mut entries: Vec<Entry> = ["step", "epoch", "eval", "collapse"].map(entry).into();
+        assert_eq!(incidents(&entries), [""; 0]);
+        entries.extend((0..INCIDENTS + 2).map(|_| entry("nonfinite")));
+        let told = incidents(&entries);
+        assert_eq!((told.len(), &*told[INCIDENTS]), (INCIDENTS + 1, "and 2 more in metrics.jsonl"));
+    }
 }
