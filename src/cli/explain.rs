@@ -298,10 +298,12 @@ fn draw_image(task: &Task, explained: &Explained, path: &Path) -> Result<()> {
     let plain = pictures::plain(task.image.as_ref())?;
     let cell = plain.as_ref().width();
     let mut sheet = Sheet::new(Layout { columns: 4, group: 4, rows: explained.heads.len(), cell })?;
+    // The line is short, and folders are what many names share; explain.json has them in full.
+    let name = task.name.rsplit(['/', '\\']).next().unwrap_or(&task.name);
     for (row, checked) in explained.heads.iter().enumerate() {
         let fit = checked.explanation.r2.map_or("none".into(), |r2| format!("{r2:.2}"));
         let (head, output) = (checked.explanation.head, checked.explanation.output);
-        sheet.caption(row, 0, &format!("head {head}: {output:.3}, fit {fit}  {}", task.name));
+        sheet.caption(row, 0, &format!("head {head}: {output:.3}, fit {fit}  {name}"));
         sheet.place(row, 0, plain.as_ref())?;
         for (column, picture) in explained.pictures(task.image.as_ref(), row)?.iter().enumerate() {
             sheet.place(row, column + 1, picture.as_ref())?;

@@ -249,10 +249,10 @@ impl Findings {
         })
     }
 
-    /// The heads whose images are shown: the most active ones first.
+    /// The heads whose images are shown: those that differ most first.
     pub fn shown_heads(&self) -> Vec<&Head> {
         let mut heads: Vec<&Head> = self.heads.iter().collect();
-        heads.sort_by(|a, b| b.deviation.total_cmp(&a.deviation).then(a.index.cmp(&b.index)));
+        heads.sort_by_key(|head| head.place);
         heads.truncate(HEADS);
         heads
     }

@@ -13,6 +13,8 @@ pub const SATURATED_SHARE: f64 = 0.99;
 pub const SATURATED_OUTPUT: f32 = 0.01;
 /// Outputs above this count as on.
 pub const ON: f32 = 0.5;
+/// Heads whose correlation is at least this, or its negative at most, say the same.
+pub const SAME: f64 = 0.9;
 
 /// Heads a task works on: a cache line of outputs.
 const BLOCK: usize = 16;
@@ -69,6 +71,12 @@ pub struct Head {
     pub least: Vec<Response>,
     /// The heads most alike, by the size of the correlation; the first of equals first. Constant heads are like no other.
     pub similar: Vec<Similar>,
+    /// Place in the order of most difference: the most active head first, then always the one least like all before it;
+    /// constant heads last.
+    pub place: usize,
+    /// How like it is to the heads before it in that order: the largest size of a correlation, in 0..=1. It never falls along
+    /// the order, so that every head from the first with [`SAME`] on says what one before it says. 1 for constant heads.
+    pub repeats: f64,
 }
 
 /// How much of a head is told.
@@ -91,18 +99,22 @@ pub fn heads(y: &[f32], heads: usize, options: HeadOptions) -> Result<Vec<Head>>
     let images: Vec<u32> = (0..rows.count as u32).collect();
     let covariance = Covariance::new(rows, &images);
     let deviations: Vec<f64> = covariance.variances().map(|v| v.max(0.0).sqrt()).collect();
+    let different = different(&covariance.matrix, &deviations);
     let of_block = |(first, columns): (usize, Vec<Vec<f32>>)| {
         let one = |(offset, column): (usize, Vec<f32>)| {
             let index = first + offset;
             let similar = similar(&covariance.matrix, &deviations, index, options.similar);
-            head(index, &column, covariance.mean[index], deviations[index], options.images, similar)
+            let (place, repeats) = different[index];
+            let (mean, deviation) = (covariance.mean[index], deviations[index]);
+            Head { similar, place, repeats, ..head(index, &column, mean, deviation, options.images) }
         };
         columns.into_iter().enumerate().map(one).collect::<Vec<_>>()
     };
     Ok(columns(rows).flat_map_iter(of_block).collect())
 }
 
-fn head(index: usize, outputs: &[f32], mean: f64, deviation: f64, images: usize, similar: Vec<Similar>) -> Head {
+/// The head by itself.
+fn head(index: usize, outputs: &[f32], mean: f64, deviation: f64, images: usize) -> Head {
     let share = |of: &dyn Fn(f32) -> bool| outputs.iter().filter(|&&y| of(y)).count() as f64 / outputs.len() as f64;
     let state = if deviation < CONSTANT_HEAD {
         HeadState::Constant
@@ -120,7 +132,9 @@ fn head(index: usize, outputs: &[f32], mean: f64, deviation: f64, images: usize,
         state,
         most: extremes(outputs, images, |a, b| b.total_cmp(a)),
         least: extremes(outputs, images, f32::total_cmp),
-        similar,
+        similar: Vec::new(),
+        place: index,
+        repeats: 0.0,
     }
 }
 
@@ -142,22 +156,46 @@ fn extremes(outputs: &[f32], count: usize, order: impl Fn(&f32, &f32) -> std::cm
     images.into_iter().map(|image| Response { image, output: outputs[image] }).collect()
 }
 
+/// Of two heads that are not constant.
+fn correlation(covariance: &[f64], deviations: &[f64], a: usize, b: usize) -> f64 {
+    (covariance[a * deviations.len() + b] / (deviations[a] * deviations[b])).clamp(-1.0, 1.0)
+}
+
 /// The `count` heads most like head `own`.
 fn similar(covariance: &[f64], deviations: &[f64], own: usize, count: usize) -> Vec<Similar> {
     let alive = |head: usize| deviations[head] >= CONSTANT_HEAD;
     if !alive(own) {
         return Vec::new();
     }
-    let correlation = |head: usize| {
-        let value = covariance[own * deviations.len() + head] / (deviations[own] * deviations[head]);
-        Similar { head, correlation: value.clamp(-1.0, 1.0) }
-    };
-    let mut all: Vec<Similar> =
-        (0..deviations.len()).filter(|&head| head != own && alive(head)).map(correlation).collect();
+    let like = |head: usize| Similar { head, correlation: correlation(covariance, deviations, own, head) };
+    let mut all: Vec<Similar> = (0..deviations.len()).filter(|&head| head != own && alive(head)).map(like).collect();
     // Stable: the first of equals stays first.
     all.sort_by(|a, b| b.correlation.abs().total_cmp(&a.correlation.abs()));
     all.truncate(count);
     all
+}
+
+/// [`Head::place`] and [`Head::repeats`] of every head.
+fn different(covariance: &[f64], deviations: &[f64]) -> Vec<(usize, f64)> {
+    let mut placed = vec![(0, 1.0); deviations.len()];
+    let (mut left, constant): (Vec<usize>, Vec<usize>) =
+        (0..deviations.len()).partition(|&head| deviations[head] >= CONSTANT_HEAD);
+    // With those that have a place.
+    let mut likeness = vec![0.0f64; deviations.len()];
+    for place in 0..left.len() {
+        let order = |a: usize, b: usize| {
+            likeness[a].total_cmp(&likeness[b]).then(deviations[b].total_cmp(&deviations[a])).then(a.cmp(&b))
+        };
+        let Some(at) = (0..left.len()).min_by(|&a, &b| order(left[a], left[b])) else { break };
+        let next = left.swap_remove(at);
+        placed[next] = (place, likeness[next]);
+        for &head in &left {
+            likeness[head] = likeness[head].max(correlation(covariance, deviations, next, head).abs());
+        }
+    }
+    let living = placed.len() - constant.len();
+    constant.iter().enumerate().for_each(|(i, &head)| placed[head].0 = living + i);
+    placed
 }
 
 /// Outputs of the heads over a batch, a row a head: the paper's Figure 3.
@@ -245,6 +283,12 @@ mod tests {
         assert_eq!((got[1].most[0], got[1].least[0].image), (Response { image: 0, output: 0.75 }, 3));
         let [first, second] = got[0].similar[..] else { panic!("{:?}", got[0].similar) };
         assert!(first.head == 1 && near(first.correlation, -1.0) && second.correlation.abs() < 0.1);
+        // The most active comes first, the constant one last, and before it whichever of heads 0 and 1 was not shown before.
+        let mut order: Vec<&Head> = got.iter().collect();
+        order.sort_by_key(|head| head.place);
+        assert!(order[0].index == 4 && order[3].index < 2 && near(order[3].repeats, 1.0) && order[4].index == 2);
+        assert!(order.is_sorted_by(|a, b| a.repeats <= b.repeats) && order[0].repeats == 0.0);
+        assert_eq!(order.iter().map(|head| head.repeats < SAME).collect::<Vec<_>>(), [true, true, true, false, false]);
         // Three of the five heads are left to be like the first; of a head alone there is none.
         let all = heads(&y, 5, HeadOptions { images: 200, similar: 9 }).unwrap();
         assert_eq!((all[0].similar.len(), all[0].most.len()), (3, 100));

@@ -10,7 +10,7 @@ use crate::data::Dataset;
 use crate::eval::FactorRow;
 use crate::report::figure::{Figure, N, Svg};
 use crate::report::findings::{CLASS, Findings, HEADS};
-use crate::report::heads::{Head, HeadState, Response, Responses, transposed};
+use crate::report::heads::{Head, HeadState, Response, Responses, SAME, transposed};
 use crate::report::information::Reading;
 use crate::report::neighbours::choose;
 use crate::report::page::{Part, Section, count, table};
@@ -44,14 +44,14 @@ pub fn section(run: &RunFiles, findings: &Findings, dataset: &Dataset, thumbs: &
     let shown = html! {
         h3 { "What turns each head on" }
         p.note {
-            "The most active heads first (by their standard deviation over the images). on: share of the images with an output \
-             above 0.5. Entropy: mean of the outputs' binary entropy in bits, 1 for a head that never decides."
+            "The most active head first, then always the one least like those before it. on: share of the images with an \
+             output above 0.5. Entropy: mean of the outputs' binary entropy in bits, 1 for a head that never decides."
         }
         (cards(open))
         @if !folded.is_empty() {
             details { summary { "The other " (count(folded.len(), "head")) } (cards(folded)) }
         }
-        @if heads.len() < findings.heads.len() { p.note { "The " (HEADS) " most active of " (findings.heads.len()) " heads are shown." } }
+        @if heads.len() < findings.heads.len() { p.note { (HEADS) " of " (findings.heads.len()) " heads are shown." } }
     };
     let exported = heads.iter().take(EXPORTED).map(|head| sheet(head, findings, thumbs)).collect();
     parts.push(Part::Pictures { shown, figures: exported });
@@ -68,6 +68,8 @@ fn states(heads: &[Head]) -> Markup {
         named.join(", ") + if indices.len() > 40 { ", ..." } else { "" }
     };
     let (constant, saturated) = (of(HeadState::Constant), of(HeadState::Saturated));
+    let own = heads.iter().filter(|head| head.repeats < SAME).count();
+    let repeating = heads.len() - constant.len() - own;
     html! {
         p {
             (count(heads.len(), "head")) ", of which " (heads.len() - constant.len() - saturated.len()) " tell images apart and still learn. "
@@ -75,6 +77,10 @@ fn states(heads: &[Head]) -> Markup {
             @else { "Dead, saying the same of every image: " (constant.len()) " (" (list(&constant)) ")." }
             @if !saturated.is_empty() {
                 " Saturated, nearly all outputs at 0 or 1, where they hardly learn: " (saturated.len()) " (" (list(&saturated)) ")."
+            }
+            @if repeating > 0 {
+                " " (own) " say something of their own; the other " (repeating) " repeat one of these (correlation of " (SAME) " or more, or of -"
+                (SAME) " or less)."
             }
         }
     }
