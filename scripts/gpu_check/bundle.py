@@ -1,4 +1,4 @@
-"""Builds the folder that travels: stripped binaries, scripts, reference tensors, a small packed data set."""
+"""Builds the folder that travels: stripped binaries, scripts, reference tensors, pictures to train on."""
 
 import datetime
 import json
@@ -7,6 +7,8 @@ import pathlib
 import shutil
 import subprocess
 import sys
+
+from . import photos
 
 MANIFEST = "bundle.json"
 LIMIT_MIB = 60
@@ -21,8 +23,8 @@ TARGETS = [
 BACKEND_TESTS = ("cuda", "parity")
 # The virtual GPU, for rehearsals alone: beside the tests it would take a missing driver's place.
 REHEARSAL = "rehearsal"
-# 12 steps of 128 images, 6 of 256.
-IMAGES = 1536
+# Each picture is packed so many times, there: 12 steps of 128 images, 6 of 256.
+PICTURES, TIMES = 48, 32
 
 
 def build(root, folder):
@@ -43,8 +45,7 @@ def build(root, folder):
     shutil.copytree(root / "tests" / "golden", folder / "tests" / "golden", ignore=shutil.ignore_patterns("*.rs"))
     shutil.copytree(root / "scripts" / "gpu_check", folder / "gpu_check", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(root / "scripts" / "gpu-check", folder / "gpu-check")
-    pack = [folder / "bin" / "disentangle", "pack", f"shapes:{IMAGES}", folder / "shapes.pack"]
-    subprocess.run(pack, check=True, stdout=subprocess.DEVNULL)
+    photos.write(folder / "photos", PICTURES)
     write_manifest(root, folder, missing)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / (1 << 20)
     print(f"{folder}: {size:.1f} MiB" + "".join(f"\nnot built: {name} ({why})" for name, why in missing.items()))
@@ -108,7 +109,7 @@ def write_manifest(root, folder, missing):
         "changed": bool(git("status", "--porcelain")),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "host": os.uname().machine,
-        "images": IMAGES,
+        "images": PICTURES * TIMES,
         "missing": missing,
         "files": files,
     }

@@ -1,6 +1,7 @@
 """Sections that run the trainer: the full pipeline's throughput, and whether two runs end in the same weights."""
 
 import json
+import shutil
 import statistics
 
 from . import weights
@@ -25,6 +26,18 @@ def environment(session, kind):
     return session.environment(LD_PRELOAD=":".join(str(path) for path in libraries))
 
 
+def packed(session):
+    """The bundle's pictures as decoded photographs in one packed file, so many times that there are epochs of several steps."""
+    out = session.scratch / "photos.pack"
+    if not out.exists():
+        pictures = sorted((session.folder / "photos").iterdir())
+        copies = session.scratch / "photos"
+        for number in range(session.manifest["images"] // len(pictures)):
+            shutil.copytree(session.folder / "photos", copies / str(number))
+        check(session.run([session.binary("disentangle"), "pack", copies, out], 60), "disentangle pack")
+    return out
+
+
 def train(session, name, batch, epochs, limit):
     """A run of the trainer; returns its folder, its device, how it ended and what was seen meanwhile."""
     trainer = session.binary("disentangle")
@@ -32,9 +45,10 @@ def train(session, name, batch, epochs, limit):
     out = session.scratch / name
     command = [trainer, "train", "--device", kind, "--out", out, "--seed", "42", "--epochs", epochs, "--batch-size", batch]
     if session.tiny:
+        packed(session)  # rehearsed, but too large to train on here
         command += ["--data", "shapes:64", "--backbone", "resnet18", "--image-size", "32", "--set", "base_width=4"]
     else:
-        command += ["--data", session.folder / "shapes.pack", "--preset", "paper"]
+        command += ["--data", packed(session), "--preset", "paper"]
     # One checkpoint, at the end; k-means once.
     command += ["--set", "checkpoint_every=0", "--set", "eval.restarts=1", "--set", "report=false"]
     watch = Watch(out / "metrics.jsonl")

@@ -8,6 +8,7 @@ mod losses;
 mod memory;
 mod nonfinite;
 mod norms;
+mod out_of_memory;
 mod program;
 mod steady;
 mod training;
