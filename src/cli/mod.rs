@@ -25,10 +25,10 @@ use std::io::Write;
 use self::args::{Cli, Command};
 use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
-use crate::backend::cuda::Cuda;
+use crate::backend::cuda::{Cuda, engines};
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Device, Overrides};
-use crate::data::Dataset;
+use crate::data::{Dataset, cache::Cache};
 use crate::eval::embed::{Embeddings, embed};
 use crate::log::say;
 use crate::model::Model;
@@ -92,7 +92,10 @@ fn open(config: &Config) -> Result<Opened> {
         Opened::Cpu(Cpu::new())
     };
     let cuda = |ordinal: u32| -> Result<Opened> {
-        let cuda = Cuda::new(ordinal as usize, config.precision)?;
+        let mut cuda = Cuda::new(ordinal as usize, config.precision)?;
+        if let Some(cache) = Cache::of_user() {
+            cuda = cuda.with_engines_in(cache.folder().join(engines::FILE));
+        }
         say(&format!("device: {}", cuda.describe()));
         Ok(Opened::Cuda(cuda))
     };

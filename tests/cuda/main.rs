@@ -15,7 +15,8 @@ mod training;
 mod transfers;
 
 use std::ops::Deref;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use disentangle::backend::Backend;
 use disentangle::backend::cpu::{Cpu, Real};
@@ -77,8 +78,18 @@ fn cuda(precision: Precision) -> Device {
         gpu.last_report();
         gpu.set_seed(0);
     }
-    Device { cuda: Some(Cuda::new(0, precision).unwrap()), virtual_gpu, _one: one }
+    let cuda = Cuda::new(0, precision).unwrap().with_engines_in(ENGINES.clone());
+    Device { cuda: Some(cuda), virtual_gpu, _one: one }
 }
+
+/// Engines that this process has chosen: the same ones whenever it opens the device again.
+static ENGINES: LazyLock<PathBuf> = LazyLock::new(|| {
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = if built.exists() { built.to_path_buf() } else { std::env::temp_dir() };
+    let file = folder.join("cuda-engines.json");
+    let _ = std::fs::remove_file(&file);
+    file
+});
 
 impl Drop for Device {
     fn drop(&mut self) {

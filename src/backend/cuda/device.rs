@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -75,7 +76,7 @@ impl Cuda {
         let name = context.name().map_err(failed("asking the CUDA device"))?;
         let device = Device {
             plans: RefCell::default(),
-            engines: RefCell::new(Engines::of(format!("{name}, sm_{major}{minor}, cuDNN {}", cudnn.version()))),
+            engines: RefCell::new(Engines::new(format!("{name}, sm_{major}{minor}, cuDNN {}", cudnn.version()))),
             cudnn,
             cublaslt: RefCell::new(CublasLt::new(Arc::clone(&compute), &pool)?),
             kernels: Kernels::load(&context, Arc::clone(&compute))?,
@@ -87,6 +88,14 @@ impl Cuda {
             copy,
         };
         Ok(Cuda { device: Rc::new(device) })
+    }
+
+    /// Takes the engines that earlier runs kept in `file` (see [`engines`](super::engines)), and keeps in it what is chosen from
+    /// now on. Without it two runs may differ in their last bits.
+    pub fn with_engines_in(self, file: PathBuf) -> Self {
+        let own = Engines::new(self.device.engines.borrow().device().to_owned());
+        self.device.engines.replace(own.in_file(file));
+        self
     }
 
     /// Name, compute capability, driver and memory, for people.

@@ -1,8 +1,8 @@
 //! Which cuDNN engine was the fastest for a convolution, remembered between runs.
 //!
 //! Engines round differently, and the timing that chooses among them is not the same twice: without a memory two runs of one
-//! configuration could differ in their last bits. So the choices for a device and a version of cuDNN are kept in a file beside
-//! the packed copies of data (`engines.json` in the cache folder); removing it has them made anew.
+//! configuration could differ in their last bits. So the program keeps the choices for a device and a version of cuDNN in a file
+//! beside the packed copies of data (`engines.json` in the cache folder); removing it has them made anew.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::atomic_file::write_atomically;
-use crate::data::cache::Cache;
 
-const FILE: &str = "engines.json";
+/// Name of the user's file.
+pub const FILE: &str = "engines.json";
 
 /// An engine among cuDNN's proposals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,14 +35,20 @@ pub struct Engines {
 }
 
 impl Engines {
-    /// What earlier runs chose for `device` (its name, with the library's version).
-    pub fn of(device: String) -> Self {
-        Self::in_file(Cache::of_user().map(|cache| cache.folder().join(FILE)), device)
+    /// None yet for `device` (its name, with the library's version); new ones are remembered while this lives.
+    pub fn new(device: String) -> Self {
+        Engines { path: None, device, known: BTreeMap::new() }
     }
 
-    fn in_file(path: Option<PathBuf>, device: String) -> Self {
-        let known = path.as_deref().and_then(|path| read(path).remove(&device)).unwrap_or_default();
-        Engines { path, device, known }
+    /// Those that earlier runs kept in the file at `path`, if it is there; new ones will be kept in it.
+    pub fn in_file(self, path: PathBuf) -> Self {
+        let known = read(&path).remove(&self.device).unwrap_or_default();
+        Engines { path: Some(path), known, ..self }
+    }
+
+    /// The device and library that the choices are for.
+    pub fn device(&self) -> &str {
+        &self.device
     }
 
     /// The choice for a convolution.
@@ -86,7 +92,7 @@ mod tests {
     fn choices_come_back_and_the_first_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/engines.json");
-        let open = |device: &str| Engines::in_file(Some(path.clone()), device.into());
+        let open = |device: &str| Engines::new(device.into()).in_file(path.clone());
         let (mut one, mut two) = (open("a"), open("a"));
         let choice = |engine| Choice { fallback: false, engine };
         assert_eq!(one.settle("x".into(), choice(3)), choice(3));
