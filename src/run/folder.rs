@@ -83,7 +83,7 @@ fn exists(folder: &Path) -> Result<()> {
     if folder.join(CONFIG).exists() {
         return Ok(());
     }
-    Err(Error::Usage(format!("{} holds no run (no {CONFIG}): nothing to resume", folder.display())))
+    Err(Error::Usage(format!("{} holds no run (no {CONFIG})", folder.display())))
 }
 
 /// Writes the configuration of the run, in full, unless the file says the same.
