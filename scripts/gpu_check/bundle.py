@@ -24,7 +24,7 @@ BACKEND_TESTS = ("cuda", "parity")
 # The virtual GPU, for rehearsals alone: beside the tests it would take a missing driver's place.
 REHEARSAL = "rehearsal"
 # Each picture is packed so many times, there: 12 steps of 128 images, 6 of 256.
-PICTURES, TIMES = 48, 32
+PICTURES, TIMES = 16, 96
 
 
 def build(root, folder):
