@@ -295,6 +295,37 @@ fn info_names_devices_and_what_is_missing() {
     }
 }
 
+/// Each of the three replaced by another under its name: it opens, and nothing that is called is in it.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_library_that_is_not_whole_is_an_error() {
+    if virtual_gpu().is_none() {
+        return; // a real driver comes first
+    }
+    let all: Vec<String> = stand_ins().split(':').map(str::to_owned).collect();
+    for (replaced, (name, says)) in
+        [("libcuda.so.1", "the NVIDIA driver"), ("libcudnn.so.9", "cuDNN"), ("libcublasLt.so.13", "cuBLASLt")]
+            .into_iter()
+            .enumerate()
+    {
+        let folder = Folder::new();
+        std::fs::copy(&all[(replaced + 1) % 3], folder.0.path().join(name)).unwrap();
+        let rest: Vec<&str> = (0..3).filter(|&library| library != replaced).map(|library| &*all[library]).collect();
+        for (words, code) in [("info", 0), (&*format!("train {TINY} --device cuda --out run"), 1)] {
+            let mut command = folder.command(words, Driver::Missing, &[]);
+            // Without a driver its libraries are not loaded: they would be, were they called.
+            command.env_remove("CUDA_VISIBLE_DEVICES").env("LD_LIBRARY_PATH", folder.0.path());
+            let Output { status, stdout, stderr } = command.env("LD_PRELOAD", rest.join(":")).output().unwrap();
+            let said = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
+            assert_eq!(status.code(), Some(code), "{name}: {words}: {said}");
+            assert!(
+                said.contains(&format!("{says} ({name}) is too old or not whole: it lacks ")),
+                "{name}: {words}: {said}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_device_that_is_not_there_is_an_error() {
     let folder = Folder::new();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use cudarc::driver;
 
+use super::symbols;
 use crate::{Error, Result};
 
 /// Where to look for libraries before anywhere else: folders as in `PATH`.
@@ -68,6 +69,7 @@ fn device(ordinal: usize) -> std::result::Result<String, driver::DriverError> {
 fn cudnn(folders: &[PathBuf]) -> Result<[usize; 3]> {
     let (what, file, wheel) = ("cuDNN", "libcudnn.so.9", "nvidia-cudnn-cu13");
     library(what, file, wheel, folders)?;
+    whole(what, file, symbols::CUDNN, &format!("`pip install -U {wheel}`"))?;
     // SAFETY: asks whether the library can be opened, and then for its version.
     let version = unsafe { cudarc::cudnn::sys::is_culib_present().then(|| cudarc::cudnn::sys::cudnnGetVersion()) };
     let version = version.ok_or_else(|| missing(what, file, wheel))?;
@@ -78,6 +80,7 @@ fn cudnn(folders: &[PathBuf]) -> Result<[usize; 3]> {
 fn cublaslt(folders: &[PathBuf]) -> Result<[usize; 3]> {
     let (what, file, wheel) = ("cuBLASLt", "libcublasLt.so.13", "nvidia-cublas");
     library(what, file, wheel, folders)?;
+    whole(what, file, symbols::CUBLASLT, &format!("`pip install -U {wheel}`"))?;
     // SAFETY: as above.
     let version =
         unsafe { cudarc::cublaslt::sys::is_culib_present().then(|| cudarc::cublaslt::sys::cublasLtGetVersion()) };
@@ -91,11 +94,28 @@ pub fn driver() -> Result<usize> {
     if !unsafe { driver::sys::is_culib_present() } {
         return Err(Error::Device("there is no NVIDIA driver (libcuda.so.1): install one to use a GPU".into()));
     }
+    whole("the NVIDIA driver", "libcuda.so.1", symbols::DRIVER, "update the driver")?;
     match driver::CudaContext::device_count() {
         Ok(count @ 1..) => Ok(count as usize),
         Ok(_) => Err(Error::Device("the NVIDIA driver sees no device".into())),
         Err(problem) => Err(Error::Device(format!("the NVIDIA driver does not start: {problem}"))),
     }
+}
+
+/// Fails if a library that was found lacks functions that are called, and says what to do.
+fn whole(what: &str, file: &str, functions: &[&str], remedy: &str) -> Result<()> {
+    let absent = symbols::absent(&[file, stem(file)], functions);
+    let Some(first) = absent.first() else { return Ok(()) };
+    Err(Error::Device(format!(
+        "{what} ({file}) is too old or not whole: it lacks {} of the {} functions that are called, such as {first}: {remedy}",
+        absent.len(),
+        functions.len()
+    )))
+}
+
+/// A library's name without its version.
+fn stem(file: &str) -> &str {
+    file.rsplit_once('.').map_or(file, |(stem, _)| stem)
 }
 
 fn missing(what: &str, file: &str, wheel: &str) -> Error {
@@ -107,7 +127,7 @@ fn missing(what: &str, file: &str, wheel: &str) -> Error {
 
 /// Opens a library by name, else from the folders.
 fn library(what: &str, file: &str, wheel: &str, folders: &[PathBuf]) -> Result<()> {
-    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+    let stem = stem(file);
     if std::env::var_os(LIBRARIES_VARIABLE).is_none() && [file, stem].iter().any(|name| open(Path::new(name))) {
         return Ok(());
     }

@@ -4,8 +4,8 @@
 //! - `contract`: the methods of the trait; `ops`: what they do, from shapes to launches
 //! - [`lane`]: steps under way: copies, recording, replay, report
 //! - [`memory`]: the pool
-//! - [`convolution`], [`cudnn`], [`cublaslt`]: the parts of the libraries that are called; [`libraries`]: where they are; [`engines`]: which
-//!   of cuDNN's were chosen
+//! - [`convolution`], [`cudnn`], [`cublaslt`]: the parts of the libraries that are called; [`libraries`]: where they are and
+//!   whether they are whole; [`engines`]: which of cuDNN's were chosen
 //! - [`kernel`], [`ptx`]: launching our own kernels; a file for each of kernels/*.cu declares its arguments
 
 pub mod adam;
@@ -31,6 +31,7 @@ pub mod nt_xent;
 mod ops;
 pub mod pool2d;
 pub mod ptx;
+mod symbols;
 
 pub use device::Cuda;
 
