@@ -63,6 +63,11 @@ fn ten_thousand_steps_leave_the_memory_where_it_was() {
     };
     let settled: Vec<u64> = (1..STEPS / 1000).map(|thousand| middle(1000 * thousand)).collect();
     println!("resident in each thousand steps behind the first, KiB: {settled:?}");
-    let (least, most) = (settled.iter().min().unwrap(), settled.iter().max().unwrap());
-    assert!((most - least) * 100 <= *least, "{settled:?} KiB");
+    // What leaks grows in every thousand, by more than 34 bytes a step if it is to count. An allocator that has to serve one more
+    // thread at once, which is chance on a busy machine, takes its pages once: so the middle one of the differences is judged.
+    let (first, last) = (settled[0], settled[settled.len() - 1]);
+    let mut grown: Vec<i64> = settled.windows(2).map(|pair| pair[1] as i64 - pair[0] as i64).collect();
+    grown.sort_unstable();
+    assert!(grown[grown.len() / 2] * 1000 <= first as i64, "{settled:?} KiB");
+    assert!(last * 100 <= first * 105, "{settled:?} KiB");
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use cudarc::driver;
 
-use super::symbols;
+use super::symbols::{self, Library};
 use crate::{Error, Result};
 
 /// Where to look for libraries before anywhere else: folders as in `PATH`.
@@ -140,9 +140,7 @@ fn library(what: &str, file: &str, wheel: &str, folders: &[PathBuf]) -> Result<(
 
 /// Opens a library for the whole process, for good.
 fn open(path: &Path) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_encoded_bytes()) else { return false };
-    // SAFETY: a string; the library's initialisers run, as they would for any program that uses it.
-    !unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) }.is_null()
+    CString::new(path.as_os_str().as_encoded_bytes()).is_ok_and(|path| Library::open(&path).is_some())
 }
 
 /// Files `stem` or `stem.N` in a folder.

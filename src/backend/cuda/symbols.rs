@@ -92,11 +92,12 @@ pub fn absent<'a>(names: &[&str], functions: &[&'a str]) -> Vec<&'a str> {
     functions.iter().copied().filter(|name| CString::new(*name).map_or(true, |name| !library.has(&name))).collect()
 }
 
-/// A library that is open; it stays so, as whoever calls it expects.
-struct Library(*mut libc::c_void);
+/// A library that is open, for the whole process and for good, as whoever calls it expects.
+pub struct Library(*mut libc::c_void);
 
 impl Library {
-    fn open(name: &CStr) -> Option<Self> {
+    /// By its name or its whole path; `None` if that is none, or no library.
+    pub fn open(name: &CStr) -> Option<Self> {
         // SAFETY: a string; the library's initialisers run, as they would for any program that uses it.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
         (!handle.is_null()).then_some(Library(handle))
